@@ -1,0 +1,65 @@
+"""``xretrieve``: the table of verbs. A verb module is imported only when its verb is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+# verb: (module, one line of help). The module has `app`, a typer.Typer with its command(s).
+VERBS = {
+    "search": ("xretrieve.cli.search", "Search an index with text, several texts, a picture, or a picture and a change."),
+    "index": ("xretrieve.cli.index", "Build or update an index over a folder of pictures or a dataset."),
+    "train": ("xretrieve.cli.train", "Train a recipe; the result is a run folder."),
+    "evaluate": ("xretrieve.cli.evaluate", "Evaluate a run or a pretrained model under a named protocol."),
+    "compare": ("xretrieve.cli.compare", "Compare two evaluated runs with a paired bootstrap."),
+    "data": ("xretrieve.cli.data", "List, check, prepare and show datasets."),
+    "bench": ("xretrieve.cli.bench", "Run a benchmark suite; `bench demo` needs no data."),
+    "doctor": ("xretrieve.cli.doctor", "Say what is installed, what is missing and what to do about it."),
+}
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    rows = "\n".join(f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items())
+    return (
+        "Usage: xretrieve [--version] VERB ...\n\nFind pictures with real queries.\n\n"
+        f"Verbs:\n{rows}\n\n`xretrieve VERB --help` says more."
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. Returns the exit status: 0, 1 (a check failed) or 2 (bad input)."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if args[0] == "--version":
+        from xretrieve.version import __version__
+
+        print(__version__)
+        return 0
+    from xretrieve.errors import XRetrieveError, unknown
+
+    try:
+        if args[0] not in VERBS:
+            raise unknown("verb", args[0], VERBS)
+        app = importlib.import_module(VERBS[args[0]][0]).app
+        result = app(args[1:], prog_name=f"xretrieve {args[0]}", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except XRetrieveError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the option parser's own errors
+            print(f"error: {error.format_message()}", file=sys.stderr)
+            return 2
+        if type(error).__name__ == "Abort":
+            return 130
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Dataclasses filled from plain dicts, with errors that name the nearest key; ``key=value`` overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import yaml
+
+from xretrieve.errors import XRetrieveError, unknown
+
+T = TypeVar("T")
+
+
+def from_dict(cls: type[T], values: Any, where: str = "") -> T:
+    """Build the dataclass ``cls`` from a dict, recursively.
+
+    Args:
+        cls: a dataclass; nested dataclasses and ``list[dataclass]`` fields are built too.
+        values: the dict. Unknown keys, missing keys and values of a wrong type raise :class:`XRetrieveError`.
+        where: what the messages call this place, for example ``recipe.yaml``.
+    """
+    if not isinstance(values, dict):
+        raise XRetrieveError(f"{where or cls.__name__}: expected a mapping of keys, got {values!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise XRetrieveError(f"{where + ': ' if where else ''}{unknown('key', str(key), fields)}")
+    missing = [
+        n for n, f in fields.items()
+        if n not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise XRetrieveError(f"{where or cls.__name__}: missing key {missing[0]!r}")
+    return cls(**{k: _convert(hints[k], v, f"{where}.{k}" if where else k) for k, v in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        options = typing.get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        options = [o for o in options if o is not type(None)]
+        errors = []
+        for option in options:
+            try:
+                return _convert(option, value, where)
+            except XRetrieveError as error:
+                errors.append(error)
+        raise errors[-1]
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else from_dict(hint, value, where)  # type: ignore[arg-type]
+    if origin is list:
+        if not isinstance(value, (list, tuple)):
+            raise XRetrieveError(f"{where}: expected a list, got {value!r}")
+        return [_convert(typing.get_args(hint)[0], v, f"{where}.{i}") for i, v in enumerate(value)]
+    if origin is typing.Literal:
+        options = typing.get_args(hint)
+        if value not in options:
+            raise XRetrieveError(f"{where}: {unknown('value', str(value), map(str, options))}")
+        return value
+    if origin is dict or hint is dict:
+        if not isinstance(value, dict):
+            raise XRetrieveError(f"{where}: expected a mapping, got {value!r}")
+        return dict(value)
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float, str, bool):
+        if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+            raise XRetrieveError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The plain dict of a dataclass, ready for YAML or JSON."""
+    return dataclasses.asdict(config)
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Set dotted keys in a nested dict (a copy is returned); list items are named by their number.
+
+    >>> apply_overrides({"seed": 0, "stages": [{"lr": 1.0}]}, ["stages.0.lr=5e-4", "seed=3"])
+    {'seed': 3, 'stages': [{'lr': 0.0005}]}
+    """
+    values = yaml.safe_load(yaml.safe_dump(values))
+    for item in overrides:
+        key, eq, text = item.partition("=")
+        if not eq or not key:
+            raise XRetrieveError(f"override {item!r}: write key=value, for example stages.0.lr=0.001")
+        try:
+            parsed = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise XRetrieveError(f"override {item!r}: the value is not YAML") from error
+        if isinstance(parsed, str):
+            try:
+                parsed = float(parsed)  # 5e-4
+            except ValueError:
+                pass
+        node: Any = values
+        parts = key.split(".")
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            if isinstance(node, list):
+                if not part.isdigit() or int(part) >= len(node):
+                    raise XRetrieveError(f"override {item!r}: {'.'.join(parts[:i])} has {len(node)} entries, numbered from 0")
+                index: Any = int(part)
+            elif isinstance(node, dict):
+                index = part
+                if not last and node.get(part) is None:
+                    node[part] = {}
+            else:
+                raise XRetrieveError(f"override {item!r}: {'.'.join(parts[:i])} is a single value, it has no key {part!r}")
+            if last:
+                node[index] = parsed
+            else:
+                node = node[index]
+    return values

@@ -1,0 +1,26 @@
+"""The one exception that users see, and the helper that names the nearest valid word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class XRetrieveError(Exception):
+    """Bad input, said in one sentence: what was wrong, where (file, line, key, id), and what to type instead.
+
+    The command line prints it as one line and exits with status 2; anything else that is raised is a bug.
+    """
+
+
+def unknown(kind: str, name: str, options: Iterable[str]) -> XRetrieveError:
+    """The error for a name that is not one of ``options``; it names the nearest one.
+
+    >>> str(unknown("head", "dula", ["dual", "sgr"]))
+    "unknown head 'dula'; did you mean 'dual'? (known: dual, sgr)"
+    """
+    known = sorted(options)
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    shown = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
+    return XRetrieveError(f"unknown {kind} {name!r}{hint} (known: {shown})")

@@ -1,0 +1,57 @@
+"""Heads: one file per model. `create_head(name, image_dim=, text_dim=, **options)`, `list_heads()`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from xretrieve.errors import XRetrieveError, unknown
+
+if TYPE_CHECKING:
+    from xretrieve.heads.base import Head
+
+_HEADS = {
+    "cosine": "xretrieve.heads.cosine:Cosine",
+    "dual": "xretrieve.heads.dual:DualEncoder",
+}
+
+
+def _registry() -> dict[str, str]:
+    return {**{e.name: e.value for e in entry_points(group="xretrieve.heads")}, **_HEADS}
+
+
+def list_heads() -> list[str]:
+    """Names that :func:`create_head` knows, those of installed plugins included.
+
+    >>> list_heads()[:2]
+    ['cosine', 'dual']
+    """
+    return sorted(_registry())
+
+
+def head_class(name: str) -> type[Head]:
+    """The class behind a head's name."""
+    registry = _registry()
+    if name not in registry:
+        raise unknown("head", name, registry)
+    module, _, attribute = registry[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def create_head(name: str, *, image_dim: int, text_dim: int, **options: Any) -> Head:
+    """Build a head.
+
+    Args:
+        name: one of :func:`list_heads`.
+        image_dim: width of what the image backbone gives the head (local tokens, or pooled for `cosine`).
+        text_dim: the same of the text backbone.
+        options: the head's own keyword arguments; an unknown one is an error that names the nearest.
+    """
+    cls = head_class(name)
+    known = [p for p in inspect.signature(cls.__init__).parameters if p not in ("self", "image_dim", "text_dim")]
+    for key in options:
+        if key not in known:
+            raise XRetrieveError(f"head {name!r}: {unknown('option', key, known)}")
+    return cls(image_dim=image_dim, text_dim=text_dim, **options)

@@ -1,0 +1,191 @@
+"""`Matcher`: image backbone + text backbone + head, one thing that loads, saves, encodes and scores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from xretrieve.backbones import create_backbone, load_backbone
+from xretrieve.backbones.base import Backbone
+from xretrieve.errors import XRetrieveError
+from xretrieve.heads import create_head, head_class
+from xretrieve.heads.base import Head
+from xretrieve.query import Image, ImageText, MultiText, Query, Text
+from xretrieve.tokens import Prepared
+from xretrieve.utils.files import atomic_folder, read_json, write_json
+
+if TYPE_CHECKING:
+    from xretrieve.data.cache import FeatureCache
+    from xretrieve.gallery import Gallery
+
+FORMAT = 1
+
+
+def build_head(name: str, image: Backbone, text: Backbone, **options: Any) -> Head:
+    """A head of the right widths for two backbones (see :func:`xretrieve.heads.create_head`)."""
+    cls = head_class(name)
+    widths = {}
+    for side, backbone in (("image", image), ("text", text)):
+        reads = cls.reads(side, options)
+        widths[f"{side}_dim"] = backbone.pooled_dim if reads == "pooled" else backbone.local_dim
+    return create_head(name, **widths, **options)
+
+
+class Matcher(nn.Module):
+    """Encodes pictures, texts and queries, and scores them.
+
+    Args:
+        image: image backbone.
+        text: text backbone.
+        head: the task's head, built for these two backbones (:func:`build_head`).
+        name: shown in reports.
+        source: where :func:`load` finds it again: a run folder or a model name.
+    """
+
+    def __init__(self, image: Backbone, text: Backbone, head: Head, name: str = "", source: str = "") -> None:
+        super().__init__()
+        for side, backbone in (("image", image), ("text", text)):
+            if backbone.modality != side:
+                raise XRetrieveError(f"the {side} side of a matcher needs a {side} backbone; {backbone.name} reads {backbone.modality}s")
+        self.image, self.text, self.head = image, text, head
+        self.name = name or f"{image.name} + {text.name} + {head.name}"
+        self.source = source
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    @torch.inference_mode()
+    def encode_images(
+        self, items: Sequence[Any], ids: Sequence[str] | None = None, batch_size: int = 64,
+        cache: FeatureCache | None = None, progress: bool = False,
+    ) -> Prepared:
+        """Pictures (paths, PIL images or feature rows) to prepared gallery tokens, N rows.
+
+        With a ``cache`` the backbone's tokens are read from it, and written to it where they are missing.
+        A picture that cannot be read, or features with NaN, raise an error that names it.
+        """
+        return self._encode(self.image, self.head.prepare_gallery, items, ids, batch_size, cache, progress)
+
+    @torch.inference_mode()
+    def encode_texts(
+        self, texts: Sequence[str], batch_size: int = 256, cache: FeatureCache | None = None, progress: bool = False
+    ) -> Prepared:
+        """Texts to prepared query tokens, N rows."""
+        return self._encode(self.text, self.head.prepare_queries, texts, None, batch_size, cache, progress)
+
+    def _encode(
+        self, backbone: Backbone, prepare: Any, items: Sequence[Any], ids: Sequence[str] | None,
+        batch_size: int, cache: FeatureCache | None, progress: bool,
+    ) -> Prepared:
+        if not len(items):
+            raise XRetrieveError(f"nothing to encode: the list of {backbone.modality}s is empty")
+        was_training = self.training
+        self.eval()
+        stored = cache.encode(backbone, items, ids=ids, batch_size=batch_size, progress=progress) if cache is not None else None
+        parts = []
+        for start in range(0, len(items), batch_size):
+            rows = range(start, min(start + batch_size, len(items)))
+            tokens = stored[list(rows)] if stored is not None else backbone.encode([items[i] for i in rows], batch_size)
+            tokens.check_finite([str(ids[i]) if ids is not None else str(items[i]) for i in rows])
+            parts.append(prepare(tokens.to(self.device)))
+        self.train(was_training)
+        return Prepared.cat(parts)
+
+    def encode_query(self, query: Query | str) -> Prepared:
+        """Any query to one row of prepared tokens; a plain string is taken as :class:`Text`."""
+        if isinstance(query, str):
+            query = Text(query)
+        if isinstance(query, Text):
+            return self.encode_texts([query.text])
+        with torch.inference_mode():
+            if isinstance(query, MultiText):
+                return self.head.combine_texts(self.encode_texts(list(query)))
+            if isinstance(query, Image):
+                return self.encode_images([query.image])
+            if isinstance(query, ImageText):
+                return self.head.combine_image_text(self.encode_images([query.image]), self.encode_texts([query.text]))
+        raise XRetrieveError(f"not a query: {query!r}; use Text, MultiText, Image or ImageText")
+
+    @torch.inference_mode()
+    def score(self, queries: Prepared, gallery: Prepared) -> Tensor:
+        """float32 scores (Q, G)."""
+        return self.head.score(queries, gallery).float()
+
+    def fingerprint(self) -> str:
+        """Hash of the backbones' fingerprints, the head's configuration and its weights."""
+        digest = hashlib.sha256()
+        digest.update(json.dumps([self.image.fingerprint(), self.text.fingerprint(), self.head.name, self.head.config], sort_keys=True).encode())
+        for key, value in sorted(self.head.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``config.json``, ``head.safetensors``, ``image/`` and ``text/``; an existing folder is replaced whole."""
+        folder = Path(folder)
+        with atomic_folder(folder) as part:
+            self.image.save(part / "image")
+            self.text.save(part / "text")
+            save_file({k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, part / "head.safetensors")
+            config = {"format": FORMAT, "name": self.name, "head": self.head.name, "options": self.head.config}
+            write_json(part / "config.json", config | {"fingerprint": self.fingerprint()})
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Matcher:
+        """Read what :meth:`save` wrote; anything missing or of a wrong shape is an error that names the file."""
+        folder = Path(folder)
+        config = read_json(folder / "config.json")
+        if not isinstance(config, dict) or config.get("format") != FORMAT or "head" not in config:
+            raise XRetrieveError(f"{folder / 'config.json'} is not a matcher of format {FORMAT}")
+        head = head_class(config["head"])(**config["options"])
+        weights = folder / "head.safetensors"
+        try:
+            head.load_state_dict(load_file(weights))
+        except FileNotFoundError as error:
+            raise XRetrieveError(f"no file {weights}; save the matcher again") from error
+        except Exception as error:  # safetensors and load_state_dict each raise their own types
+            raise XRetrieveError(f"{weights} does not fit head {config['head']!r} as {folder / 'config.json'} describes it: {error}") from error
+        return cls(load_backbone(folder / "image"), load_backbone(folder / "text"), head, config["name"], str(folder))
+
+    def index(self, source: Any, out: str | Path, **options: Any) -> Gallery:
+        """Build a gallery over a folder of pictures or a dataset (see :meth:`xretrieve.Gallery.build`)."""
+        from xretrieve.gallery import Gallery
+
+        return Gallery.build(self, source, out, **options)
+
+
+def load(name: str | Path, **options: Any) -> Matcher:
+    """A matcher from a run folder, a matcher folder, or a pretrained two-tower model.
+
+    Args:
+        name: ``runs/x``; ``open_clip:ARCH/TAG``; ``transformers:NAME_OR_FOLDER`` (CLIP, SigLIP).
+        options: for pretrained models, passed to both towers of :func:`xretrieve.create_backbone` (``weights=FILE``).
+    """
+    folder = Path(name)
+    for candidate in (folder / "matcher", folder):
+        if (candidate / "config.json").is_file() and (candidate / "image").is_dir():
+            if options:
+                raise XRetrieveError(f"{folder} is a saved matcher; it takes no options ({', '.join(options)})")
+            matcher = Matcher.load(candidate)
+            matcher.source = str(folder)
+            return matcher
+    if isinstance(name, str) and ":" in name and not folder.exists():
+        image = create_backbone(name, modality="image", frozen=True, **options)
+        text = create_backbone(name, modality="text", frozen=True, **options)
+        return Matcher(image, text, build_head("cosine", image, text), name=name, source=name)
+    if folder.exists():
+        raise XRetrieveError(f"{folder} holds no matcher (no matcher/config.json): give a run folder made by `xretrieve train`")
+    raise XRetrieveError(
+        f"no run folder {str(name)!r}; give a run folder, or a model such as 'open_clip:ViT-B-32/laion2b_s34b_b79k' or 'transformers:FOLDER'"
+    )

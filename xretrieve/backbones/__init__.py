@@ -1,0 +1,111 @@
+"""Encoders by name: ``timm:NAME``, ``open_clip:ARCH[/TAG]``, ``transformers:NAME_OR_FOLDER``, ``words``, ``regions``.
+
+A source is a module (or any object, through the entry point group ``xretrieve.backbones``) with two functions:
+``create(rest, *, modality, weights, assets, **options) -> Backbone``, where ``rest`` is the name after the colon and
+``assets`` the folder that a backbone was saved to, and ``names() -> list[str]``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from fnmatch import fnmatch
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.utils.files import read_json
+
+if TYPE_CHECKING:
+    from xretrieve.backbones.base import Backbone
+
+_SOURCES = {
+    "timm": "xretrieve.backbones.timm_images",
+    "open_clip": "xretrieve.backbones.open_clip_towers",
+    "transformers": "xretrieve.backbones.transformers_towers",
+    "words": "xretrieve.backbones.words",
+    "regions": "xretrieve.backbones.regions",
+}
+__all__ = ["create_backbone", "list_backbones", "load_backbone"]
+
+
+def create_backbone(
+    name: str,
+    *,
+    modality: str | None = None,
+    weights: str | Path | None = None,
+    frozen: bool = False,
+    **options: Any,
+) -> Backbone:
+    """Build a backbone from its name.
+
+    Args:
+        name: ``source:rest``, for example ``timm:mobilenetv2_100``, ``open_clip:ViT-B-32/laion2b_s34b_b79k``, ``words``.
+        modality: ``image`` or ``text``, needed where one name gives both (two-tower models).
+        weights: a local file (safetensors, or a pickle read with ``weights_only``) instead of the hub.
+        frozen: no gradients and evaluation mode for good.
+        options: of the source; an unknown one is an error that names the nearest.
+    """
+    return _build(name, modality, weights, None, frozen, options)
+
+
+def load_backbone(folder: str | Path) -> Backbone:
+    """Read a folder that ``Backbone.save`` wrote; never reaches the network."""
+    folder = Path(folder)
+    if not (folder / "backbone.json").is_file():
+        raise XRetrieveError(f"{folder}: not a saved backbone (it has no backbone.json)")
+    about = read_json(folder / "backbone.json")
+    try:
+        name, modality, frozen, options = (about[key] for key in ("name", "modality", "frozen", "options"))
+    except KeyError as error:
+        raise XRetrieveError(f"{folder / 'backbone.json'}: missing key {error}") from error
+    return _build(name, modality, folder / "model.safetensors", folder, frozen, options)
+
+
+def list_backbones(pattern: str = "") -> list[str]:
+    """Names that ``create_backbone`` knows; ``pattern`` is a part of the name, or a glob when it holds ``*``.
+
+    Hub and folder names of ``transformers:`` are unlimited; a few common ones are listed.
+    """
+    found = []
+    for source in sorted({*_SOURCES, *_extras()}):
+        if ":" in pattern and not fnmatch(source, pattern.split(":")[0]):
+            continue  # spares the import of sources that cannot match
+        for rest in _source(source).names():
+            name = f"{source}:{rest}" if rest else source
+            if fnmatch(name, pattern) if "*" in pattern else pattern in name:
+                found.append(name)
+    return found
+
+
+def _build(
+    name: str, modality: str | None, weights: str | Path | None, assets: Path | None, frozen: bool, options: dict[str, Any]
+) -> Backbone:
+    source, _, rest = name.partition(":")
+    create = _source(source).create
+    if modality not in (None, "image", "text"):
+        raise XRetrieveError(f"{name}: {unknown('modality', str(modality), ['image', 'text'])}")
+    taken = inspect.signature(create).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        known = [k for k in taken if k not in ("rest", "modality", "weights", "assets")]
+        for key in options:
+            if key not in known:
+                raise XRetrieveError(f"{name}: {unknown('option', key, known)}")
+    backbone = create(rest, modality=modality, weights=weights, assets=assets, **options)
+    if modality and backbone.modality != modality:
+        raise XRetrieveError(f"{name} encodes {backbone.modality}s, not {modality}s")
+    return backbone.freeze() if frozen else backbone
+
+
+def _extras() -> dict[str, Any]:
+    return {point.name: point for point in entry_points(group="xretrieve.backbones")}
+
+
+def _source(source: str) -> Any:
+    if source in _SOURCES:
+        return importlib.import_module(_SOURCES[source])
+    extras = _extras()
+    if source not in extras:
+        raise unknown("backbone", source, [*_SOURCES, *extras])
+    return extras[source].load()

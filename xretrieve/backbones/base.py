@@ -1,0 +1,143 @@
+"""`Backbone`: raw items in, `Tokens` out. One file per source lies beside this one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xretrieve.backbones.weights import hash_state
+from xretrieve.errors import XRetrieveError
+from xretrieve.tokens import Tokens
+from xretrieve.utils.files import atomic_folder, write_json
+
+Batch = Any  # a tensor, or a dict of tensors
+
+
+def batch_to(batch: Batch, device: torch.device | str) -> Batch:
+    """Move what ``prepare`` gave to a device."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    return {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+
+
+class Backbone(nn.Module, ABC):
+    """One encoder of one modality.
+
+    Args:
+        name: what :func:`xretrieve.backbones.create_backbone` was called with, for example ``timm:mobilenetv2_100``.
+        modality: ``image`` or ``text``.
+        options: JSON values that, with the name, rebuild the architecture and the preprocessing (not the weights).
+
+    Subclasses set ``local_dim`` and ``pooled_dim`` and write ``prepare`` and ``forward``.
+    """
+
+    local_dim: int
+    pooled_dim: int
+    cacheable = True  # False where items are already features on disk
+
+    def __init__(self, name: str, modality: str, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.name, self.modality, self.options = name, modality, options
+        self.frozen = False
+        self._hash: tuple[Any, str] | None = None
+
+    @abstractmethod
+    def prepare(self, items: Sequence[Any]) -> Batch:
+        """Raw items (paths, PIL images, strings, feature rows) to CPU tensors. Thread safe, no gradient."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tokens:
+        """Tokens of a prepared batch on the backbone's device; differentiable unless frozen."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The module whose state is saved; its key names are those of a ``weights=`` file."""
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie (the CPU when there are none)."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def assets(self, folder: Path) -> None:
+        """Write what else is needed to rebuild this backbone offline (vocabulary, tokenizer, configuration)."""
+
+    def preprocessing(self) -> Any:
+        """JSON value that says how raw items become tensors; part of the fingerprint."""
+        return None
+
+    def freeze(self) -> Backbone:
+        """No gradients, and evaluation mode for good (dropout off, batch norm fixed); returns self."""
+        self.frozen = True
+        self.requires_grad_(False)
+        return self.eval()
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Training mode, except that a frozen backbone stays in evaluation mode."""
+        super().train(mode and not self.frozen)
+        return self
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Evaluation mode without gradients; the mode is restored."""
+        before = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(before)
+
+    def encode(self, items: Sequence[Any], batch_size: int = 64) -> Tokens:
+        """Tokens of any number of items, in evaluation mode and without gradients; the mode is restored.
+
+        The next batch is prepared (decoded, tokenized) in a thread while this one is encoded.
+        """
+        if not len(items):
+            raise XRetrieveError(f"{self.name}: nothing to encode")
+        chunks = [items[i : i + batch_size] for i in range(0, len(items), batch_size)]
+        parts = []
+        with self.inference(), ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self.prepare, chunks[0])
+            for following in [*chunks[1:], None]:
+                batch = coming.result()
+                if following is not None:
+                    coming = ahead.submit(self.prepare, following)
+                parts.append(self(batch_to(batch, self.device)))
+        return Tokens.cat(parts)
+
+    def fingerprint(self) -> str:
+        """Hash of name, options, preprocessing, vocabulary and weights: equal fingerprints give equal tokens."""
+        state = self.network.state_dict()
+        # Hashing big weights takes seconds. Only frozen ones are remembered, as long as no tensor was written to.
+        key = tuple((v.data_ptr(), v._version) for v in state.values()) if self.frozen else None
+        if key is None or self._hash is None or self._hash[0] != key:
+            self._hash = (key, hash_state(self.network))
+        about = [self.name, self.modality, self.options, self.preprocessing(), self._hash[1]]
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``backbone.json``, ``model.safetensors`` and assets; the folder appears whole or not at all."""
+        from safetensors.torch import save_file
+
+        # Cloned: safetensors refuses tensors that share memory (tied embeddings).
+        state = {k: v.detach().cpu().contiguous().clone() for k, v in self.network.state_dict().items()}
+        with atomic_folder(folder) as part:
+            save_file(state, part / "model.safetensors")
+            about = {"format": 1, "name": self.name, "modality": self.modality, "frozen": self.frozen,
+                     "options": self.options}
+            write_json(part / "backbone.json", about)
+            self.assets(part)
+
+    def extra_repr(self) -> str:
+        """Name, modality and widths."""
+        return f"{self.name}, {self.modality}, local_dim={self.local_dim}, pooled_dim={self.pooled_dim}"

@@ -1,0 +1,82 @@
+"""Weight files: read safetensors or a ``weights_only`` pickle, load them strictly, and hash them."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from xretrieve.errors import XRetrieveError
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, floating point cast to float32.
+
+    Pickles are read with ``weights_only=True``; a state dict nested under ``state_dict`` or ``model`` is unwrapped.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise XRetrieveError(f"no weights file {path}")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            state = load_file(path)
+        except SafetensorError as error:
+            raise XRetrieveError(f"{path}: not a safetensors file ({error}); copy it again") from error
+    else:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            raise XRetrieveError(f"{path}: not a plain weights file; save its state dict as safetensors") from error
+        for key in ("state_dict", "model"):
+            if isinstance(state, dict) and isinstance(state.get(key), dict):
+                state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise XRetrieveError(f"{path}: expected a dict of tensors")
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def load_strict(module: nn.Module, state: dict[str, Tensor], where: str | Path) -> None:
+    """Load ``state`` into ``module``; the first missing, unexpected or wrong-shaped key is named in the error."""
+    own = module.state_dict()
+    missing = [k for k in own if k not in state]
+    unexpected = [k for k in state if k not in own]
+    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
+    if not (missing or unexpected or shapes):
+        module.load_state_dict(state)
+        return
+    said = []
+    if missing:
+        said.append(f"{len(missing)} missing (first: {missing[0]})")
+    if unexpected:
+        said.append(f"{len(unexpected)} unexpected (first: {unexpected[0]})")
+    if shapes:
+        key = shapes[0]
+        said.append(f"{len(shapes)} of another shape (first: {key} is {tuple(state[key].shape)} in the file, "
+                    f"{tuple(own[key].shape)} in the model)")
+    raise XRetrieveError(f"{where}: weights do not fit the model: {'; '.join(said)}")
+
+
+def hash_state(module: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of a module's state, independent of device and memory format."""
+    digest = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def no_hub(name: str, error: Exception) -> XRetrieveError:
+    """The one error for a hub that cannot be reached or does not have the model; it names the local alternative."""
+    reason = re.sub(r"\s+", " ", str(error)).strip()[:120]
+    return XRetrieveError(
+        f"{name}: its weights could not be had from the hub ({type(error).__name__}: {reason}); "
+        "give a local file with weights=FILE, or pretrained=false for a random start"
+    )

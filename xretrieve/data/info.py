@@ -1,0 +1,77 @@
+"""What is known about each dataset before anything is downloaded: splits, where to get it, its terms, its paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """The card of one dataset.
+
+    Args:
+        title: its usual name, spelled out.
+        tasks: ``image_text``, ``multi_query``, ``composed``.
+        splits: official (images, captions) of each standard split, as annotated.
+        url: where it is obtained.
+        terms: licence or terms of use in one sentence.
+        paper: how to cite it.
+        extra_splits: further splits, looked at only when they are there.
+        put: what to put where under the data root.
+    """
+
+    title: str
+    tasks: tuple[str, ...]
+    splits: dict[str, tuple[int, int]]
+    url: str
+    terms: str
+    paper: str
+    extra_splits: dict[str, tuple[int, int]] = field(default_factory=dict)
+    put: str = ""
+
+
+INFO: dict[str, DatasetInfo] = {
+    "flickr8k": DatasetInfo(
+        title="Flickr8k",
+        tasks=("image_text", "multi_query"),
+        splits={"train": (6000, 30000), "val": (1000, 5000), "test": (1000, 5000)},
+        url="https://github.com/jbrownlee/Datasets/releases (photos), "
+        "https://cs.stanford.edu/people/karpathy/deepimagesent/ (dataset_flickr8k.json)",
+        terms="For non-commercial research and education only; the photos stay under their Flickr owners' terms.",
+        paper="Hodosh, Young and Hockenmaier, JAIR 2013",
+        put="flickr8k/dataset_flickr8k.json (or caption_datasets.zip in the root) and flickr8k/images/*.jpg",
+    ),
+    "flickr30k": DatasetInfo(
+        title="Flickr30K",
+        tasks=("image_text", "multi_query"),
+        splits={"train": (29000, 145000), "val": (1014, 5070), "test": (1000, 5000)},
+        url="https://shannon.cs.illinois.edu/DenotationGraph/ (photos, by form), "
+        "https://cs.stanford.edu/people/karpathy/deepimagesent/ (dataset_flickr30k.json), "
+        "https://github.com/kuanghuei/SCAN (f30k_precomp)",
+        terms="For non-commercial research and education only; the photos stay under their Flickr owners' terms.",
+        paper="Young, Lai, Hodosh and Hockenmaier, TACL 2014",
+        put="flickr30k/dataset_flickr30k.json (or caption_datasets.zip in the root) and flickr30k/images/*.jpg, "
+        "or f30k_precomp/{train,dev,test}_{caps.txt,ims.npy,ids.txt}",
+    ),
+    "mscoco": DatasetInfo(
+        title="MS-COCO captions",
+        tasks=("image_text", "multi_query"),
+        splits={"train": (113287, 566747), "val": (5000, 25010), "test": (5000, 25010)},
+        extra_splits={"val2017": (5000, 25014), "train2017": (118287, 591753), "regions": (0, 0)},
+        url="https://cocodataset.org/#download (photos, captions_*.json), "
+        "https://cs.stanford.edu/people/karpathy/deepimagesent/ (dataset_coco.json), "
+        "https://github.com/kuanghuei/SCAN (coco_precomp)",
+        terms="Annotations are CC BY 4.0; the photos are under their Flickr owners' licences, some of them non-commercial.",
+        paper="Lin et al., ECCV 2014; Chen et al., arXiv 1504.00325",
+        put="coco/dataset_coco.json with coco/train2014 and coco/val2014 (or the 2017 folders), "
+        "or coco_precomp/{train,dev,testall}_{caps.txt,ims.npy,ids.txt}, or coco/captions_val2017.json with coco/images",
+    ),
+    "scenes": DatasetInfo(
+        title="Scenes (generated pictures of simple objects)",
+        tasks=("image_text", "multi_query", "composed"),
+        splits={"train": (0, 0), "val": (0, 0), "test": (0, 0)},  # as many as asked for
+        url="generated on this machine: xretrieve data prepare scenes",
+        terms="No restriction: made by this program from a seed.",
+        paper="this project",
+    ),
+}

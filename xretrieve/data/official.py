@@ -1,0 +1,82 @@
+"""COCO's own annotation files, ``captions_{train,val}2017.json``, and labelled boxes from a ``regions.jsonl``.
+
+The 2014 files (``captions_val2014.json``) have the same form. Source: cocodataset.org/#format-data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from xretrieve.data.annotations import Annotations, ImageRecord
+from xretrieve.data.base import Region
+from xretrieve.data.pictures import PictureIndex, coco_names
+from xretrieve.errors import XRetrieveError
+from xretrieve.utils.files import read_json
+
+OFFICIAL_SPLITS = ("train2017", "val2017", "train2014", "val2014")
+
+
+def official_annotations(name: str, split: str, path: Path, pictures: PictureIndex) -> Annotations:
+    """Read one official caption file; images come in the order of the file, captions in the order of their ids."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
+        raise XRetrieveError(f"{path}: expected an object with the keys 'images' and 'annotations'")
+    texts: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    for number, annotation in enumerate(content["annotations"]):
+        if not isinstance(annotation.get("caption"), str) or not annotation["caption"].strip():
+            raise XRetrieveError(f"{path}: annotation {number} (id {annotation.get('id')}) has no text under 'caption'")
+        texts[annotation["image_id"]].append((annotation["id"], annotation["caption"].strip()))
+    regions = read_regions(path.parent / "regions.jsonl")
+    records = []
+    for image in content["images"]:
+        own = sorted(texts.pop(image["id"], []))
+        if not own:
+            raise XRetrieveError(f"{path}: image {image['id']} has no caption; every image needs one")
+        filename = image["file_name"]
+        records.append(ImageRecord(
+            str(image["id"]), pictures.find(coco_names(filename)), [text for _, text in own], [str(i) for i, _ in own],
+            {"split": split, "filename": filename}, regions.get(image["id"], []),
+        ))
+    if texts:
+        raise XRetrieveError(f"{path}: captions of image {next(iter(texts))}, which is not in its list of images")
+    return Annotations(name, split, "official", str(path), records, pictures.sought)
+
+
+def region_annotations(name: str, path: Path, pictures: PictureIndex) -> Annotations:
+    """All photos of a ``regions.jsonl``, whatever their COCO split, with the captions and boxes that it holds."""
+    records = []
+    for entry in _lines(path):
+        filename, key = Path(entry["image"]).name, entry["coco_id"]
+        captions = [c.strip() for c in entry.get("captions", []) if c.strip()]
+        if not captions:
+            raise XRetrieveError(f"{path}: image {filename!r} has no captions")
+        records.append(ImageRecord(
+            str(key), pictures.find([filename]), captions, [f"{key}#{k}" for k in range(len(captions))],
+            {"split": entry.get("coco_split", "regions"), "filename": filename}, _boxes(entry),
+        ))
+    return Annotations(name, "regions", "regions", str(path), records, pictures.sought)
+
+
+def read_regions(path: Path) -> dict[int, list[Region]]:
+    """Labelled boxes by COCO image id; an empty dict where the file is not there."""
+    return {entry["coco_id"]: _boxes(entry) for entry in _lines(path)} if path.is_file() else {}
+
+
+def _boxes(entry: dict[str, Any]) -> list[Region]:
+    return [Region(tuple(float(v) for v in box["bbox"]), box["category"]) for box in entry.get("boxes", [])]  # type: ignore[arg-type]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    entries = []
+    with open(path, encoding="utf-8") as handle:
+        for number, line in enumerate(handle, start=1):
+            try:
+                entry = json.loads(line)
+                entry["image"], entry["coco_id"]
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise XRetrieveError(f"{path}: line {number} is not a region entry with 'image' and 'coco_id'") from error
+            entries.append(entry)
+    return entries

@@ -1,0 +1,123 @@
+"""Words: an embedding and a bidirectional GRU, the text encoder of SCAN, SGR, SAF and VSE++ (arXiv 1803.08024)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from xretrieve.backbones.base import Backbone
+from xretrieve.backbones.vocabulary import PAD, Vocabulary
+from xretrieve.backbones.weights import load_strict, read_weights
+from xretrieve.errors import XRetrieveError
+from xretrieve.tokens import Tokens
+from xretrieve.utils.files import read_json
+
+
+class Words(Backbone):
+    """Local tokens are the GRU states of every word, directions averaged; pooled is their mean.
+
+    The states are not unit length unless ``normalize`` is set: the heads do that.
+    ``embed`` and ``cap_rnn`` are the published names, so a published text encoder loads as it is.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, word_dim: int = 300, dim: int = 1024, dropout: float = 0.4,
+                 normalize: bool = False) -> None:
+        options = {"word_dim": word_dim, "dim": dim, "dropout": dropout, "normalize": normalize}
+        super().__init__("words", "text", options)
+        self.vocabulary, self.normalize = vocabulary, normalize
+        self.local_dim = self.pooled_dim = dim
+        self.embed = nn.Embedding(len(vocabulary), word_dim)
+        nn.init.uniform_(self.embed.weight, -0.1, 0.1)
+        self.dropout = nn.Dropout(dropout)
+        self.cap_rnn = nn.GRU(word_dim, dim, batch_first=True, bidirectional=True)
+
+    def prepare(self, items: Sequence[str]) -> dict[str, Tensor]:
+        """Captions to ``ids (N,W)`` int64, padded with 0, and ``lengths (N,)``, start and end counted."""
+        for row, text in enumerate(items):
+            if not isinstance(text, str):
+                raise XRetrieveError(f"words: item {row} is a {type(text).__name__}, not a text")
+        rows = [torch.tensor(self.vocabulary.encode(text)) for text in items]
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+        return {"ids": ids, "lengths": torch.tensor([len(row) for row in rows])}
+
+    def forward(self, batch: dict[str, Tensor]) -> Tokens:
+        """Tokens (N,W,dim); only ``lengths`` says what is real, ids beyond it are ignored."""
+        ids, lengths = batch["ids"], batch["lengths"]
+        words = self.dropout(self.embed(ids))  # (N,W,word_dim)
+        # Packed, so that the backward direction starts at the last real word. Measured on the CPU, forward and
+        # backward of this form are as fast as sorted input and faster than two GRUs on padded input.
+        packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.cap_rnn(packed)[0], batch_first=True, total_length=ids.shape[1])
+        local = (states[..., : self.local_dim] + states[..., self.local_dim :]).float() / 2  # (N,W,dim), 0 beyond
+        mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None].to(ids.device)
+        if self.normalize:
+            # A real state is never exactly 0; padded ones get norm 1 before the root, whose gradient at 0 is infinite.
+            local = local / (local.square().sum(-1, keepdim=True).masked_fill(~mask[..., None], 1).sqrt() + 1e-8)
+        return Tokens.from_local(local, mask)
+
+    def preprocessing(self) -> list[str]:
+        """The vocabulary."""
+        return self.vocabulary.words
+
+    def assets(self, folder: Path) -> None:
+        """The vocabulary, in the published layout."""
+        self.vocabulary.save(folder / "vocab.json")
+
+    def start_from(self, path: str | Path) -> int:
+        """Set embeddings from a JSON file ``{word: [numbers]}``; returns how many words of the vocabulary it holds."""
+        vectors = read_json(path)
+        if not isinstance(vectors, dict) or not vectors:
+            raise XRetrieveError(f"{path}: expected {{word: [numbers], ...}}")
+        found = [word for word in self.vocabulary.words if word in vectors]
+        wide = self.embed.embedding_dim
+        for word in found or list(vectors)[:1]:
+            if len(vectors[word]) != wide:
+                raise XRetrieveError(f"{path}: the vector of {word!r} has {len(vectors[word])} numbers but word_dim is "
+                                     f"{wide}; set word_dim={len(vectors[word])}")
+        if not found:
+            raise XRetrieveError(f"{path}: none of its {len(vectors)} words is in the vocabulary")
+        rows = [self.vocabulary.numbers[word] for word in found]
+        with torch.no_grad():
+            self.embed.weight[rows] = torch.tensor([vectors[word] for word in found], dtype=torch.float32)
+        return len(found)
+
+
+def create(
+    rest: str = "",
+    *,
+    modality: str | None = None,
+    weights: str | Path | None = None,
+    assets: Path | None = None,
+    vocab: str | Path | Vocabulary | None = None,
+    captions: Sequence[str] | None = None,
+    min_count: int = 4,
+    word_dim: int = 300,
+    dim: int = 1024,
+    dropout: float = 0.4,
+    normalize: bool = False,
+    vectors: str | Path | None = None,
+) -> Words:
+    """The ``words`` backbone; the vocabulary is read from ``vocab`` or built from ``captions``."""
+    if rest:
+        raise XRetrieveError(f"words:{rest}: write words, it has no variants")
+    if assets is not None:
+        vocab = assets / "vocab.json"
+    if vocab is None and captions is None:
+        raise XRetrieveError("words: give vocab=FILE (a *_vocab.json) or captions=LIST to build the vocabulary from")
+    if vocab is None:
+        vocab = Vocabulary.build(captions or [], min_count)
+    backbone = Words(vocab if isinstance(vocab, Vocabulary) else Vocabulary.load(vocab), word_dim, dim, dropout, normalize)
+    if vectors is not None:
+        backbone.start_from(vectors)
+    if weights is not None:
+        load_strict(backbone, read_weights(weights), weights)
+    return backbone
+
+
+def names() -> list[str]:
+    """One name, ``words``."""
+    return [""]

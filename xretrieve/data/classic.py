@@ -10,7 +10,7 @@ from typing import Any
 from xretrieve.data.annotations import SPLITS, Annotations, canonical_split
 from xretrieve.data.karpathy import find_json, karpathy_annotations
 from xretrieve.data.official import OFFICIAL_SPLITS, official_annotations, region_annotations
-from xretrieve.data.pictures import PictureIndex, coco_names
+from xretrieve.data.picture_index import PictureIndex, coco_names
 from xretrieve.data.precomp import find_stem, precomp_annotations
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.utils.files import data_root

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from xretrieve.data.annotations import Annotations
 from xretrieve.data.base import RetrievalDataset
@@ -23,13 +22,31 @@ CLASSIC = Classic(
 )
 
 
-def annotations(root: str | Path | None, split: str, layout: str | None = None, **options: Any) -> Annotations:
-    """All captions of a split, whether or not its pictures are on disk. Options: :meth:`Classic.annotations`."""
-    return CLASSIC.annotations(root, split, layout, **options)
+def annotations(
+    root: str | Path | None,
+    split: str,
+    layout: str | None = None,
+    *,
+    captions_per_image: int | None = None,
+    dev_limit: int | None = None,
+    photos: str | None = None,
+) -> Annotations:
+    """All captions of a split, whether or not its pictures are on disk; arguments as in :meth:`Classic.annotations`."""
+    return CLASSIC.annotations(
+        root, split, layout, captions_per_image=captions_per_image, dev_limit=dev_limit, photos=photos
+    )
 
 
-def load(root: str | Path | None, split: str, layout: str | None = None, **options: Any) -> RetrievalDataset:
-    """The images of a split that are on disk, with their captions. Options: :meth:`Classic.annotations`.
+def load(
+    root: str | Path | None,
+    split: str,
+    layout: str | None = None,
+    *,
+    captions_per_image: int | None = None,
+    dev_limit: int | None = None,
+    photos: str | None = None,
+) -> RetrievalDataset:
+    """The images of a split that are on disk, with their captions. Arguments as in :meth:`Classic.annotations`.
 
     Besides train, val and test (Karpathy; 5,000 images in test, whose 1K figures are five folds) it reads the official
     files as splits ``train2017``, ``val2017``, ``train2014``, ``val2014``, with boxes from ``regions.jsonl`` when that file
@@ -38,4 +55,6 @@ def load(root: str | Path | None, split: str, layout: str | None = None, **optio
     Raises:
         XRetrieveError: no captions or no pictures, with what was looked for; broken files.
     """
-    return annotations(root, split, layout, **options).dataset()
+    return annotations(
+        root, split, layout, captions_per_image=captions_per_image, dev_limit=dev_limit, photos=photos
+    ).dataset()

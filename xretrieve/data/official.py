@@ -12,7 +12,7 @@ from typing import Any
 
 from xretrieve.data.annotations import Annotations, ImageRecord
 from xretrieve.data.base import Region
-from xretrieve.data.pictures import PictureIndex, coco_names
+from xretrieve.data.picture_index import PictureIndex, coco_names
 from xretrieve.errors import XRetrieveError
 from xretrieve.utils.files import read_json
 

@@ -1,0 +1,205 @@
+"""``check``: what of a dataset is here, what is missing, and what that does to a score measured on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xretrieve.data import datasets
+from xretrieve.data.annotations import SPLITS, Annotations, ImageRecord
+from xretrieve.data.base import FeatureRow
+from xretrieve.data.info import DatasetInfo
+from xretrieve.data.picture_index import picture_problem
+from xretrieve.data.precomp import bad_feature_rows, feature_header
+from xretrieve.errors import XRetrieveError
+from xretrieve.utils.files import data_root
+
+FIRST = 5  # how many names of missing or broken files a report lists
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+@dataclass
+class SplitCheck:
+    """What was found of one split. ``usable`` is False where nothing could be evaluated or trained on it."""
+
+    split: str
+    usable: bool
+    layout: str = ""
+    source: str = ""
+    images: int = 0
+    expected_images: int = 0
+    captions: int = 0
+    distinct_captions: int = 0
+    words_mean: float = 0.0
+    words_max: int = 0
+    captions_per_image: tuple[int, int] = (0, 0)
+    regions: int = 0
+    missing: int = 0
+    first_missing: list[str] = field(default_factory=list)
+    broken: int = 0
+    first_broken: list[str] = field(default_factory=list)
+    effect: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class CheckReport:
+    """The splits of one dataset, and where to get what is missing."""
+
+    name: str
+    root: str
+    read: bool
+    splits: list[SplitCheck]
+    url: str = ""
+    terms: str = ""
+    put: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """True when every split that was checked can be evaluated."""
+        return bool(self.splits) and all(s.usable for s in self.splits)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values."""
+        return {**asdict(self), "ok": self.ok}
+
+
+def check(
+    name: str,
+    root: str | Path | None = None,
+    split: str | None = None,
+    *,
+    layout: str | None = None,
+    read: bool = False,
+    progress: Progress = iter,
+    **options: Any,
+) -> CheckReport:
+    """Look at one split, or at all standard splits of a dataset (extra ones, such as val2017, where they are there).
+
+    Args:
+        name: dataset name.
+        root: data root.
+        split: one split; None for all.
+        layout: look at this layout only.
+        read: decode every picture and scan every feature row instead of looking at sizes only.
+        progress: wraps the loop over images, for a progress bar.
+        options: those of the dataset's loader.
+    """
+    card = datasets.info(name)
+    asked = [split] if split else [*(card.splits if card else ("train", "val", "test"))]
+    report = CheckReport(name, str(data_root(root)), read, [], *((card.url, card.terms, card.put) if card else ()))
+    for one in asked:
+        report.splits.append(_check_split(name, root, one, layout, read, progress, card, options))
+    for one in card.extra_splits if card and not split else ():
+        found = _check_split(name, root, one, layout, read, progress, card, options)
+        if found.source:
+            report.splits.append(found)
+    return report
+
+
+def _check_split(
+    name: str,
+    root: str | Path | None,
+    split: str,
+    layout: str | None,
+    read: bool,
+    progress: Progress,
+    card: DatasetInfo | None,
+    options: dict[str, Any],
+) -> SplitCheck:
+    try:
+        found = datasets.annotations(name, root, split, layout, **options)
+        found = found or _as_annotations(name, root, split, options)
+    except XRetrieveError as error:
+        return SplitCheck(SPLITS.get(split, split), usable=False, effect=f"cannot be evaluated: {error}")
+    captions = found.captions
+    words = [len(text.split()) for text in captions]
+    per_image = [len(record.captions) for record in found.images]
+    result = SplitCheck(
+        split=found.split,
+        usable=True,
+        layout=found.layout,
+        source=found.source,
+        expected_images=len(found.images),
+        captions=len(captions),
+        distinct_captions=len(set(captions)),
+        words_mean=round(sum(words) / max(len(words), 1), 2),
+        words_max=max(words, default=0),
+        captions_per_image=(min(per_image, default=0), max(per_image, default=0)),
+        regions=sum(len(record.regions) for record in found.images),
+    )
+    here = [record for record in found.images if record.image is not None]
+    broken = list(_broken(here, read, progress))
+    result.images, result.missing, result.broken = len(here), len(found.missing), len(broken)
+    result.first_missing, result.first_broken = found.missing[:FIRST], broken[:FIRST]
+    result.usable = len(here) > len(broken) and bool(captions)
+    result.effect = _effect(result, found)
+    result.notes = _notes(result, found, card)
+    return result
+
+
+def _as_annotations(name: str, root: str | Path | None, split: str, options: dict[str, Any]) -> Annotations:
+    """A dataset whose loader cannot list absent pictures, seen as annotations with nothing missing."""
+    data = datasets.load(name, root, split, **options)
+    texts: list[list[int]] = [[] for _ in data.image_ids]
+    for caption, row in enumerate(data.owner):
+        texts[row].append(caption)
+    regions = data.regions or [[] for _ in data.image_ids]
+    records = [
+        ImageRecord(i, image, [data.captions[c] for c in own], [data.caption_ids[c] for c in own], meta, list(boxes))
+        for i, image, own, meta, boxes in zip(data.image_ids, data.images, texts, data.metadata, regions, strict=True)
+    ]
+    return Annotations(name, data.split, data.layout, str(data_root(root)), records)
+
+
+def _broken(records: Sequence[ImageRecord], read: bool, progress: Progress) -> Iterable[str]:
+    """Names of the pictures and feature rows that are there but useless, each with the reason."""
+    for record in progress(records):
+        if isinstance(record.image, FeatureRow):
+            if read:
+                yield from (f"{record.id} (row {row} {why})" for row, why in bad_feature_rows(record.image.path, [record.image.row]))
+        elif record.image is not None and (problem := picture_problem(record.image, read)):
+            yield f"{record.image} ({problem})"
+
+
+def _effect(result: SplitCheck, found: Annotations) -> str:
+    """One sentence on what the state of the files does to a score."""
+    n, whole = result.images, result.expected_images
+    if not n:
+        return (
+            f"cannot be evaluated: the captions of {whole:,} images are here but no picture or feature file; looked in "
+            f"{'; '.join(found.looked_for)}" + (f". {found.hint}" if found.hint else "")
+        )
+    if not result.usable:
+        return f"cannot be evaluated: all {n:,} pictures or feature rows are broken"
+    parts = []
+    if n < whole:
+        parts.append(
+            f"the gallery is {n:,} of {whole:,} images, so recalls are higher than the full protocol's and not comparable"
+        )
+    if result.broken:
+        parts.append(f"evaluation would stop at {result.broken:,} broken pictures or rows; get them again")
+    return "; ".join(parts) or "complete"
+
+
+def _notes(result: SplitCheck, found: Annotations, card: DatasetInfo | None) -> list[str]:
+    notes = []
+    repeated = result.captions - result.distinct_captions
+    if repeated:
+        notes.append(
+            f"{repeated:,} captions repeat another word for word, so R@1 cannot reach 100 (mask_duplicates when training)"
+        )
+    low, high = result.captions_per_image
+    if low != high:
+        notes.append(f"images have {low} to {high} captions; captions_per_image={low} gives every image the same number")
+    official = {**card.splits, **card.extra_splits}.get(result.split, (0, 0)) if card else (0, 0)
+    if official[0] and official[0] != result.expected_images:
+        notes.append(f"the annotations list {result.expected_images:,} images; the official split has {official[0]:,}")
+    rows = [record.image for record in found.images if isinstance(record.image, FeatureRow)]
+    if rows:
+        header = feature_header(rows[0].path)
+        stored = "five times each" if header.shape[0] == result.captions != len(rows) else "once"
+        notes.append(f"features: {header.shape[0]:,} rows of {header.shape[1]} x {header.shape[2]} {header.dtype}, stored {stored}")
+    return notes

@@ -1,0 +1,98 @@
+"""Datasets by name: ``load("flickr8k", root="data", split="test")``; further ones by entry points ``xretrieve.datasets``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from xretrieve.data.annotations import Annotations
+from xretrieve.data.base import RetrievalDataset
+from xretrieve.data.info import INFO, DatasetInfo
+from xretrieve.errors import XRetrieveError, unknown
+
+# name -> "module:function", imported when it is asked for. The function is load(root, split, [layout,] **options);
+# its module may also have annotations(...) with the same arguments, which reads captions whose pictures are absent.
+LOADERS = {
+    "flickr8k": "xretrieve.data.flickr8k:load",
+    "flickr30k": "xretrieve.data.flickr30k:load",
+    "mscoco": "xretrieve.data.mscoco:load",
+    "scenes": "xretrieve.data.scenes:load",
+}
+
+
+def names() -> list[str]:
+    """Names of all datasets, those of installed plug-ins included."""
+    return sorted(_loaders())
+
+
+def info(name: str) -> DatasetInfo | None:
+    """The card of a dataset; a plug-in may give one as ``INFO`` in its loader's module. None when there is none."""
+    return INFO.get(name) or getattr(_module(name), "INFO", None)
+
+
+def load(
+    name: str, root: str | Path | None = None, split: str = "test", layout: str | None = None, **options: Any
+) -> RetrievalDataset:
+    """Load one split of a dataset, without its pictures: they stay paths, or rows of a memory-mapped file.
+
+    Args:
+        name: one of :func:`names`.
+        root: the data root; None takes ``XRETRIEVE_DATA``, or ``./data``.
+        split: ``train``, ``val`` or ``test``; public aliases such as ``dev``, ``test2016`` and ``testall`` work.
+        layout: ``karpathy`` or ``precomp`` (COCO also ``official``, ``regions``); None takes the one that is there.
+        options: those of the dataset's loader, for example ``captions_per_image=5``.
+
+    Raises:
+        XRetrieveError: unknown names, missing or broken files.
+    """
+    return _call(name, "load", root, split, layout, options)
+
+
+def annotations(
+    name: str, root: str | Path | None = None, split: str = "test", layout: str | None = None, **options: Any
+) -> Annotations | None:
+    """All captions of a split, also those whose pictures are absent; None where the dataset cannot tell them apart."""
+    if not hasattr(_module(name), "annotations"):
+        return None
+    return _call(name, "annotations", root, split, layout, options)
+
+
+def captions(
+    name: str, root: str | Path | None = None, split: str = "train", layout: str | None = None, **options: Any
+) -> list[str]:
+    """The caption texts of a split; no picture is needed (vocabularies are built from these)."""
+    read = annotations(name, root, split, layout, **options)
+    return read.captions if read is not None else load(name, root, split, layout, **options).captions
+
+
+def _loaders() -> dict[str, str]:
+    plugged = {point.name: point.value for point in entry_points(group="xretrieve.datasets")}
+    return {**plugged, **LOADERS}
+
+
+def _module(name: str) -> ModuleType:
+    loaders = _loaders()
+    if name not in loaders:
+        raise unknown("dataset", name, loaders)
+    return importlib.import_module(loaders[name].partition(":")[0])
+
+
+def _call(name: str, function: str, root: Any, split: str, layout: str | None, options: dict[str, Any]) -> Any:
+    module = _module(name)
+    attribute = _loaders()[name].partition(":")[2] if function == "load" else function
+    target: Callable[..., Any] = getattr(module, attribute)
+    known = inspect.signature(target).parameters
+    if layout is not None:
+        if "layout" not in known:
+            raise XRetrieveError(f"{name} has one layout only; leave out layout={layout!r}")
+        options = {**options, "layout": layout}
+    if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        for option in options:
+            if option not in known:
+                raise unknown(f"option of dataset {name!r}:", option, [k for k in known if k not in ("root", "split")])
+    return target(root, split, **options)

@@ -1,0 +1,29 @@
+"""Evaluation: ranks, recalls, intervals, named protocols and reports. The public names are loaded on first use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "evaluate": "xretrieve.evaluation.evaluate",
+    "evaluate_scores": "xretrieve.evaluation.evaluate",
+    "score_matrix": "xretrieve.evaluation.evaluate",
+    "Report": "xretrieve.evaluation.report",
+    "Protocol": "xretrieve.evaluation.protocols",
+    "get_protocol": "xretrieve.evaluation.protocols",
+    "list_protocols": "xretrieve.evaluation.protocols",
+    "compare": "xretrieve.evaluation.compare",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'xretrieve.evaluation' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

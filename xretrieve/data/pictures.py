@@ -1,71 +1,68 @@
-"""Finding picture files by name in the folders where public downloads put them, and trying to read them."""
+"""Read any picture as upright 8-bit RGB, or say which file is broken."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+import struct
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from xretrieve.errors import XRetrieveError
+
+# What PIL raises on broken files, depending on the format and on where the damage is.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error,
+           Image.DecompressionBombError)
 
 
-class PictureIndex:
-    """File names of a few folders, listed once (30,000 look-ups then cost no system call).
+def read_picture(source: str | Path | Image.Image) -> Image.Image:
+    """An RGB picture from a path or a PIL image.
 
-    Args:
-        folders: candidates in order of preference; those that do not exist are remembered for messages only.
+    EXIF rotation is applied; CMYK, palette and 16-bit pictures are converted (16 bits are scaled to 8, not cut);
+    transparency is laid on white; of an animation the first frame is taken. A missing, empty or truncated file is an
+    :class:`XRetrieveError` that names it.
     """
-
-    def __init__(self, folders: Iterable[Path]) -> None:
-        self.folders = list(dict.fromkeys(folders))
-        self._paths: dict[str, Path] = {}
-        for folder in self.folders:
-            if folder.is_dir():
-                with os.scandir(folder) as entries:
-                    for entry in entries:
-                        self._paths.setdefault(entry.name, folder / entry.name)
-
-    @property
-    def sought(self) -> list[str]:
-        """The folders that exist; where none does, the first few that would have been taken."""
-        return [str(f) for f in self.folders if f.is_dir()] or [str(f) for f in self.folders[:3]]
-
-    def find(self, names: Sequence[str]) -> Path | None:
-        """The first of ``names`` that is there, or None."""
-        for name in names:
-            if name in self._paths:
-                return self._paths[name]
-        return None
-
-
-def coco_names(filename: str) -> list[str]:
-    """The names one COCO photo has in the 2014 and in the 2017 release (same photo, same number).
-
-    >>> coco_names("COCO_val2014_000000391895.jpg")
-    ['COCO_val2014_000000391895.jpg', '000000391895.jpg']
-    """
-    short = filename.rsplit("_", 1)[-1]
-    return [filename] if short == filename else [filename, short]
-
-
-def picture_problem(path: Path, read: bool = False) -> str:
-    """Why ``path`` cannot be used as a picture, or '' when nothing is wrong.
-
-    Args:
-        read: also decode every pixel, which finds truncated files; without it only existence and size are looked at.
-    """
+    if isinstance(source, Image.Image):
+        return _to_rgb(source)
+    if not isinstance(source, (str, Path)):
+        raise XRetrieveError(f"expected a path or a PIL image, got {type(source).__name__}")
+    path = Path(source)
+    if not path.is_file():
+        raise XRetrieveError(f"no picture at {path}")
+    if path.stat().st_size == 0:
+        raise XRetrieveError(f"{path}: the file is empty (0 bytes)")
     try:
-        if path.stat().st_size == 0:
-            return "zero bytes"
-        if read:
-            from PIL import Image, ImageFile
+        with Image.open(path) as image:
+            image.load()
+            return _to_rgb(image)
+    except UnidentifiedImageError as error:
+        raise XRetrieveError(f"{path}: not a picture in a format that can be read") from error
+    except _BROKEN as error:
+        raise XRetrieveError(f"{path}: broken picture ({error})") from error
 
-            tolerant, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-            try:
-                with Image.open(path) as picture:
-                    picture.load()
-            finally:
-                ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
-    except FileNotFoundError:
-        return "not there"
-    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error ... on broken files
-        return f"cannot be decoded ({str(error).split(': ')[0] or type(error).__name__})"
-    return ""
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    try:
+        image = ImageOps.exif_transpose(image)
+    except _BROKEN:
+        pass  # damaged EXIF says nothing about the rotation; the pixels are fine
+    if image.mode == "RGB":
+        return image
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = Image.fromarray(_to_bytes(np.asarray(image), image.mode))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _to_bytes(values: np.ndarray[Any, Any], mode: str) -> np.ndarray[Any, Any]:
+    values = np.nan_to_num(values.astype(np.float32))
+    highest = values.max(initial=0)
+    if mode.startswith("I;16") or highest > 255:
+        values = values * (255 / 65535)
+    elif mode == "F" and highest <= 1:
+        values = values * 255
+    return values.round().clip(0, 255).astype(np.uint8)

@@ -1,0 +1,40 @@
+"""What all pixel backbones share: pictures are read and transformed in a small thread pool."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from xretrieve.backbones.base import Backbone
+from xretrieve.data.base import FeatureRow
+from xretrieve.data.pictures import read_picture
+from xretrieve.errors import XRetrieveError
+
+_THREADS = max(1, min(8, os.cpu_count() or 1))
+
+
+class ImageBackbone(Backbone):
+    """A backbone that starts from pixels."""
+
+    @abstractmethod
+    def transform(self, picture: Image.Image) -> Tensor:
+        """One RGB picture to a (3,H,W) tensor; all pictures get the same size."""
+
+    def prepare(self, items: Sequence[Any]) -> Tensor:
+        """Paths or PIL images to one (N,3,H,W) tensor. A broken picture is an error that names the file."""
+        # A pool per call: threads do not survive a fork, and making one costs far less than decoding a batch.
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return torch.stack(list(pool.map(self._read, items)))
+
+    def _read(self, item: Any) -> Tensor:
+        if isinstance(item, FeatureRow):
+            raise XRetrieveError(f"{self.name} reads pictures, but {item.path} holds region features; use the regions backbone")
+        return self.transform(read_picture(cast("str | Path | Image.Image", item)))

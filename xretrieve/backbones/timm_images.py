@@ -1,0 +1,176 @@
+"""Images through any timm model: grid cells of a CNN or patch tokens of a ViT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from xretrieve.backbones.images import ImageBackbone
+from xretrieve.backbones.weights import load_strict, no_hub, read_weights
+from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.tokens import Tokens
+
+
+class TimmImages(ImageBackbone):
+    """Local tokens are the last feature map (cells row by row) or the patch tokens without class and register tokens.
+
+    Pooled is timm's own pre-logits feature, or the mean of the local tokens (``pooled="mean"``).
+    """
+
+    def __init__(self, rest: str, model: nn.Module, data: dict[str, Any], options: dict[str, Any]) -> None:
+        """``data``: timm's data config (input_size, interpolation, mean, std, crop_pct, crop_mode)."""
+        super().__init__(f"timm:{rest}", "image", options)
+        from timm.data import create_transform
+
+        self.model, self.data = model, data
+        # uint8 pixels: four times less to keep and to send to a GPU; they are normalised on the device.
+        self._transform = create_transform(**data, is_training=False, normalize=False)
+        self.register_buffer("mean", torch.tensor(data["mean"]).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(data["std"]).view(1, 3, 1, 1) * 255, persistent=False)
+        self.from_model = options["pooled"] == "model"
+        with self.inference():
+            tokens = self(torch.zeros(1, *data["input_size"], dtype=torch.uint8))
+        self.local_dim, self.pooled_dim = tokens.local.shape[-1], tokens.pooled.shape[-1]
+        self.grid = tokens.local.shape[1]
+        if self.is_cnn:
+            model.to(memory_format=torch.channels_last)  # measured: the faster layout for convolutions on the CPU too
+
+    @property
+    def network(self) -> nn.Module:
+        """The timm model."""
+        return self.model
+
+    @property
+    def is_cnn(self) -> bool:
+        """Whether the model holds convolutions beyond a patch embedding."""
+        return sum(isinstance(m, nn.Conv2d) for m in self.model.modules()) > 2
+
+    def transform(self, picture: Image.Image) -> Tensor:
+        """(3,H,W) uint8, resized and cropped as timm's data config says."""
+        return self._transform(picture)
+
+    def forward(self, batch: Tensor) -> Tokens:
+        """batch (N,3,H,W) uint8 to Tokens; local (N,cells or patches,D)."""
+        pixels = (batch.float() - self.mean) / self.std
+        features = self.model.forward_features(pixels.contiguous(memory_format=torch.channels_last))
+        local = self._local(features)
+        if not self.from_model:
+            return Tokens.from_local(local.float())
+        pooled = self.model.forward_head(features, pre_logits=True)
+        return Tokens(local.float(), torch.ones(local.shape[:2], dtype=torch.bool, device=local.device), pooled.float())
+
+    def _local(self, features: Tensor) -> Tensor:
+        if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+            raise XRetrieveError(f"{self.name}: timm's forward_features of this model gives neither a grid nor tokens")
+        if features.ndim == 4:
+            if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
+                return features.flatten(1, 2)  # (N,H,W,D) -> (N,HW,D)
+            return features.flatten(2).transpose(1, 2)  # (N,D,H,W) -> (N,HW,D)
+        return features[:, getattr(self.model, "num_prefix_tokens", 0) :]  # (N,1+R,D) -> (N,R,D)
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Input size, crop, interpolation, mean and std."""
+        return self.data
+
+
+def create(
+    rest: str,
+    *,
+    modality: str | None = None,
+    weights: str | Path | None = None,
+    assets: Path | None = None,
+    pretrained: bool = True,
+    size: int | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    interpolation: str | None = None,
+    crop: float | None = None,
+    pooled: str = "model",
+    model_args: dict[str, Any] | None = None,
+) -> TimmImages:
+    """A timm model without its classifier.
+
+    Args:
+        rest: timm's name, ``NAME`` or ``NAME.TAG``.
+        weights: local file; otherwise the hub is asked, unless ``pretrained`` is false (random start).
+        size: pixels of the square input.
+        mean: and ``std``: of the normalisation, on the scale 0 to 1, one number or three.
+        interpolation: ``bicubic``, ``bilinear``, ``nearest``...
+        crop: share of the resized picture that the central crop keeps; 1 keeps all of a square picture.
+        pooled: ``model`` (timm's pre-logits feature) or ``mean`` (of the local tokens).
+        model_args: handed to ``timm.create_model``, for example ``{"pad_type": "same"}``.
+    """
+    import timm
+
+    if rest.split(".")[0] not in timm.list_models() and not rest.startswith(("hf-hub:", "hf_hub:")):
+        raise unknown("timm model", rest, timm.list_models())
+    if pooled not in ("model", "mean"):
+        raise unknown("pooled", pooled, ["model", "mean"])
+    if size is not None and size < 1:
+        raise XRetrieveError(f"timm:{rest}: size={size} pixels")
+    if crop is not None and not 0 < crop <= 1:
+        raise XRetrieveError(f"timm:{rest}: crop={crop}; it is the share that the crop keeps, above 0 and at most 1")
+    given = dict(model_args or {})
+    if weights is not None:
+        pretrained = False
+    model = _model(rest, pretrained, size, given)
+    if weights is not None:
+        _load(model, weights)
+    from timm.data import resolve_model_data_config
+
+    data = {"size": size, "mean": _three(mean), "std": _three(std), "interpolation": interpolation, "crop_pct": crop}
+    data = {k: v for k, v in data.items() if v is not None}
+    if size is not None:
+        data["input_size"] = (3, data.pop("size"), size)
+    config = resolve_model_data_config(model, args=data)
+    options = {"size": size, "mean": _three(mean), "std": _three(std), "interpolation": interpolation, "crop": crop,
+               "pooled": pooled, "model_args": given}
+    return TimmImages(rest, model, {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}, options)
+
+
+def names() -> list[str]:
+    """All of timm's model names."""
+    import timm
+
+    return timm.list_models()
+
+
+def _model(rest: str, pretrained: bool, size: int | None, given: dict[str, Any]) -> nn.Module:
+    import timm
+
+    arguments: dict[str, Any] = {"num_classes": 0, **given}
+    config = timm.get_pretrained_cfg(rest, allow_unregistered=True)
+    if size is not None and config is not None and config.fixed_input_size:
+        arguments.setdefault("img_size", size)  # position embeddings depend on it
+    try:
+        return timm.create_model(rest, pretrained=pretrained, **arguments)
+    except TypeError as error:
+        raise XRetrieveError(f"timm:{rest}: {error}; check model_args {given}") from error
+    except Exception as error:  # the hub clients raise many unrelated types
+        if not pretrained:
+            raise
+        raise no_hub(f"timm:{rest}", error) from error
+
+
+def _load(model: nn.Module, path: str | Path) -> None:
+    state = read_weights(path)
+    own = model.state_dict()
+    heads = model.pretrained_cfg.get("classifier") or ()
+    for head in (heads,) if isinstance(heads, str) else heads:
+        for key in [k for k in state if k.startswith(f"{head}.") and k not in own]:
+            del state[key]  # a file with the classifier serves as well
+    load_strict(model, state, path)
+
+
+def _three(value: float | Sequence[float] | None) -> list[float] | None:
+    if value is None:
+        return None
+    values = [float(value)] * 3 if isinstance(value, (int, float)) else [float(v) for v in value]
+    if len(values) != 3:
+        raise XRetrieveError(f"mean and std are one number or three (red, green, blue), not {values}")
+    return values

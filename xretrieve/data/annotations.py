@@ -19,6 +19,10 @@ SPLITS = {
 }
 
 
+class NothingFoundError(XRetrieveError):
+    """No annotation file at all, which is different from a broken one."""
+
+
 def canonical_split(split: str) -> str:
     """``train``, ``val`` or ``test`` for any public name of a split.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xretrieve.data import datasets
-from xretrieve.data.annotations import SPLITS, Annotations, ImageRecord
+from xretrieve.data.annotations import SPLITS, Annotations, ImageRecord, NothingFoundError
 from xretrieve.data.base import FeatureRow
 from xretrieve.data.info import DatasetInfo
 from xretrieve.data.picture_index import picture_problem
@@ -22,10 +22,11 @@ Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 @dataclass
 class SplitCheck:
-    """What was found of one split. ``usable`` is False where nothing could be evaluated or trained on it."""
+    """What was found of one split. ``usable``: can be evaluated; ``found``: there is at least an annotation file."""
 
     split: str
     usable: bool
+    found: bool = True
     layout: str = ""
     source: str = ""
     images: int = 0
@@ -94,7 +95,7 @@ def check(
         report.splits.append(_check_split(name, root, one, layout, read, progress, card, options))
     for one in card.extra_splits if card and not split else ():
         found = _check_split(name, root, one, layout, read, progress, card, options)
-        if found.source:
+        if found.found:
             report.splits.append(found)
     return report
 
@@ -113,7 +114,9 @@ def _check_split(
         found = datasets.annotations(name, root, split, layout, **options)
         found = found or _as_annotations(name, root, split, options)
     except XRetrieveError as error:
-        return SplitCheck(SPLITS.get(split, split), usable=False, effect=f"cannot be evaluated: {error}")
+        there = not isinstance(error, NothingFoundError)
+        said = str(error).removeprefix(f"{name}/{split}: ").partition(". `xretrieve data check")[0]  # this is that check
+        return SplitCheck(SPLITS.get(split, split), usable=False, found=there, effect=f"cannot be evaluated: {said}")
     captions = found.captions
     words = [len(text.split()) for text in captions]
     per_image = [len(record.captions) for record in found.images]
@@ -186,10 +189,15 @@ def _effect(result: SplitCheck, found: Annotations) -> str:
 
 def _notes(result: SplitCheck, found: Annotations, card: DatasetInfo | None) -> list[str]:
     notes = []
-    repeated = result.captions - result.distinct_captions
-    if repeated:
+    images_of: dict[str, set[int]] = {}
+    for row, record in enumerate(found.images):
+        for text in record.captions:
+            images_of.setdefault(text, set()).add(row)
+    shared = sum(len(rows) for rows in images_of.values() if len(rows) > 1)
+    if shared:
         notes.append(
-            f"{repeated:,} captions repeat another word for word, so R@1 cannot reach 100 (mask_duplicates when training)"
+            f"{shared:,} captions are word for word those of another image too: text-to-image R@1 has a ceiling below 100, "
+            "and training should mask duplicates"
         )
     low, high = result.captions_per_image
     if low != high:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xretrieve.data.annotations import SPLITS, Annotations, canonical_split
+from xretrieve.data.annotations import SPLITS, Annotations, NothingFoundError, canonical_split
 from xretrieve.data.karpathy import find_json, karpathy_annotations
 from xretrieve.data.official import OFFICIAL_SPLITS, official_annotations, region_annotations
 from xretrieve.data.picture_index import PictureIndex, coco_names
@@ -81,7 +81,9 @@ class Classic:
         found = self._official(folder, split, layout, photos) if official else {}
         found = found or ({} if official else self._classic(folder, split, layout, photos))
         if not found:
-            raise XRetrieveError(f"{self.name}/{split}: no captions found; looked for {self._sought(folder, split, official)}")
+            raise NothingFoundError(
+                f"{self.name}/{split}: no captions found; looked for {self._sought(folder, split, official)}"
+            )
         usable = [a for a in found.values() if len(a.missing) < len(a.images)]
         chosen = usable[0] if usable else next(iter(found.values()))
         if not usable:
@@ -133,6 +135,24 @@ class Classic:
                 if path.is_file():
                     return {"official": official_annotations(self.name, named, path, index)}
         return {}
+
+    def found(self, root: str | Path | None) -> list[str]:
+        """What lies under the root, one phrase per layout; nothing is opened, so broken files are not noticed here."""
+        folder = data_root(root)
+        said = []
+        source = find_json(self.json_name, self.places(folder)) if folder.is_dir() else None
+        photos = [p for place in self.places(folder) for sub in self.pictures if (p := place / sub).is_dir()]
+        if source:
+            said.append(f"karpathy captions, {'photos in ' + str(photos[0].relative_to(folder)) if photos else 'no photos'}")
+        for precomp in self.precomp_folders(folder):
+            caps = [p.name.removesuffix("_caps.txt") for p in sorted(precomp.glob("*_caps.txt"))]
+            ims = [p.name.removesuffix("_ims.npy") for p in sorted(precomp.glob("*_ims.npy"))]
+            if caps:
+                said.append(f"precomp captions ({', '.join(caps)}), " + (f"features ({', '.join(ims)})" if ims else "no features"))
+        for place in self.places(folder) if self.coco else ():
+            files = [*place.glob("captions_*20*.json"), *place.glob("annotations/captions_*20*.json"), *place.glob("regions.jsonl")]
+            said += [f"{path.relative_to(folder)}" for path in sorted(files)]
+        return said
 
     def places(self, root: Path) -> list[Path]:
         """Folders that may hold the annotation file: the dataset's own, then the root."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from xretrieve.data.annotations import Annotations
 from xretrieve.data.base import RetrievalDataset
+from xretrieve.data.classic import Classic
 from xretrieve.data.info import INFO, DatasetInfo
 from xretrieve.errors import XRetrieveError, unknown
 
@@ -68,6 +69,22 @@ def captions(
     """The caption texts of a split; no picture is needed (vocabularies are built from these)."""
     read = annotations(name, root, split, layout, **options)
     return read.captions if read is not None else load(name, root, split, layout, **options).captions
+
+
+def found(name: str, root: str | Path | None = None) -> list[str]:
+    """What lies under the root of this dataset, one phrase per layout; empty when nothing does."""
+    module = _module(name)
+    if hasattr(module, "CLASSIC"):
+        return module.CLASSIC.found(root)  # type: ignore[no-any-return]
+    return module.found(root) if hasattr(module, "found") else []
+
+
+def classic(name: str) -> Classic:
+    """The description of one of the captioned photo sets; other datasets have none of these layouts."""
+    module = _module(name)
+    if not hasattr(module, "CLASSIC"):
+        raise XRetrieveError(f"{name} has no json, zip or *_ims.npy files; this is for flickr8k, flickr30k and mscoco")
+    return module.CLASSIC  # type: ignore[no-any-return]
 
 
 def _loaders() -> dict[str, str]:

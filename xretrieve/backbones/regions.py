@@ -1,0 +1,123 @@
+"""Precomputed region features: rows of a memory-mapped ``*_ims.npy`` (N,R,F), the layout of SCAN and its successors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xretrieve.backbones.base import Backbone
+from xretrieve.data.base import FeatureRow
+from xretrieve.errors import XRetrieveError
+from xretrieve.tokens import Tokens
+
+
+def map_array(path: str | Path, dims: int, what: str) -> np.ndarray[Any, Any]:
+    """Memory-map a ``.npy`` file (nothing is read yet); it must hold ``dims`` axes of numbers."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise XRetrieveError(f"no {what} file {path}") from error
+    except (ValueError, EOFError, OSError) as error:
+        raise XRetrieveError(f"{path}: not a whole .npy file of numbers ({error}); copy or extract it again") from error
+    if not isinstance(array, np.ndarray) or array.ndim != dims or array.dtype.kind not in "fiu":
+        shape = getattr(array, "shape", "an archive")
+        raise XRetrieveError(f"{path}: expected {what} with {dims} axes of numbers, found {shape}")
+    return array
+
+
+class Regions(Backbone):
+    """Local tokens are the R region features of an image as stored, pooled is their mean. No weights.
+
+    Args:
+        dim: F, the width of the features.
+        boxes: optional ``.npy`` (N,R,4) whose rows run as those of the feature file.
+    """
+
+    cacheable = False
+
+    def __init__(self, dim: int = 2048, boxes: str | Path | None = None) -> None:
+        super().__init__("regions", "image", {"dim": dim, "boxes": str(boxes) if boxes is not None else None})
+        self.local_dim = self.pooled_dim = dim
+        self._files: dict[Path, np.ndarray[Any, Any]] = {}
+        self._boxes = map_array(boxes, 3, "boxes") if boxes is not None else None
+        self.register_buffer("_place", torch.zeros(0), persistent=False)  # knows the device
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone was moved to."""
+        return self._place.device
+
+    def prepare(self, items: Sequence[FeatureRow]) -> Tensor:
+        """Feature rows to (N,R,F) float32; only these rows are read."""
+        rows = [self._row(item) for item in items]
+        regions = {len(row) for row in rows}
+        if len(regions) > 1:
+            raise XRetrieveError(f"regions: a batch mixes files with {sorted(regions)} regions per image")
+        return torch.from_numpy(np.stack(rows))
+
+    def forward(self, batch: Tensor) -> Tokens:
+        """(N,R,F) to Tokens, every region real."""
+        return Tokens.from_local(batch)
+
+    def boxes(self, items: Sequence[FeatureRow]) -> Tensor | None:
+        """(N,R,4) boxes of the rows as stored, or None when no boxes file was given."""
+        if self._boxes is None:
+            return None
+        for item in items:
+            if item.row >= len(self._boxes):
+                raise XRetrieveError(f"{self.options['boxes']}: no row {item.row}, it has {len(self._boxes)}")
+        return torch.from_numpy(np.asarray(self._boxes[[item.row for item in items]], dtype=np.float32))
+
+    def _row(self, item: FeatureRow) -> np.ndarray[Any, Any]:
+        if not isinstance(item, FeatureRow):
+            raise XRetrieveError(f"regions takes rows of a *_ims.npy file (FeatureRow), not {type(item).__name__}; "
+                                 "for pictures use a timm or open_clip backbone")
+        if item.path not in self._files:
+            array = map_array(item.path, 3, "region features (N,R,F)")
+            if array.shape[2] != self.local_dim:
+                raise XRetrieveError(f"{item.path}: features are {array.shape[2]} wide, the backbone was made for "
+                                     f"{self.local_dim}; create it with dim={array.shape[2]}")
+            self._files[item.path] = array
+        array = self._files[item.path]
+        if not 0 <= item.row < len(array):
+            raise XRetrieveError(f"{item.path}: no row {item.row}, it has {len(array)}")
+        row = np.array(array[item.row], dtype=np.float32)  # (R,F), copied out of the map
+        if not np.isfinite(row).all():
+            raise XRetrieveError(f"{item.path}: row {item.row} holds NaN or infinite values; extract it again")
+        if not row.any():
+            raise XRetrieveError(f"{item.path}: row {item.row} is all zeros; extract it again")
+        return row
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without open maps: copies and other processes open the files themselves."""
+        return {**super().__getstate__(), "_files": {}}
+
+
+def create(
+    rest: str = "",
+    *,
+    modality: str | None = None,
+    weights: str | Path | None = None,
+    assets: Path | None = None,
+    dim: int | None = None,
+    features: str | Path | None = None,
+    boxes: str | Path | None = None,
+) -> Regions:
+    """The ``regions`` backbone; ``dim`` is given, or taken from the file ``features``, or 2048."""
+    if rest:
+        raise XRetrieveError(f"regions:{rest}: write regions, and features=FILE to take the width from a file")
+    if weights is not None and assets is None:
+        raise XRetrieveError("regions has no weights; leave out weights=")
+    if dim is None:
+        dim = map_array(features, 3, "region features (N,R,F)").shape[2] if features is not None else 2048
+    return Regions(dim, boxes)
+
+
+def names() -> list[str]:
+    """One name, ``regions``."""
+    return [""]

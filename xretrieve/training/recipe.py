@@ -1,0 +1,187 @@
+"""The recipe: dataset + backbones + head + stages + protocol, as dataclasses that check themselves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from xretrieve.errors import XRetrieveError, unknown
+
+Part = Literal["image", "text", "head"]
+PARTS = ("image", "text", "head")
+
+
+def _need(ok: bool, key: str, value: Any, wanted: str) -> None:
+    if not ok:
+        raise XRetrieveError(f"recipe key {key!r}: must be {wanted}, got {value!r}")
+
+
+@dataclass
+class DatasetConfig:
+    """Which pictures and captions."""
+
+    name: str
+    """dataset name, one of `xretrieve data list`"""
+    root: str | None = None
+    """data root; default XRETRIEVE_DATA, else ./data"""
+    layout: str | None = None
+    """karpathy or precomp; default: what is found there"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """further options of the dataset (for `scenes`: how many scenes, the seed)"""
+
+
+@dataclass
+class BackboneConfig:
+    """One encoder."""
+
+    backbone: str
+    """its name, for example timm:mobilenetv2_100 or words"""
+    weights: str | None = None
+    """a local weights file: as given, or below the data root"""
+    frozen: bool = False
+    """never trained; its tokens are computed once and cached"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """further options of the backbone"""
+
+
+@dataclass
+class HeadConfig:
+    """The model that scores."""
+
+    name: str
+    """one of xr.list_heads()"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """further options of the head"""
+
+
+@dataclass
+class LossConfig:
+    """The training signal."""
+
+    name: str
+    """one of xretrieve.training.list_losses()"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """further options of the loss"""
+
+
+@dataclass
+class StageConfig:
+    """One pass of training with its own optimizer; a recipe has one or more. A later stage starts from the best weights so far."""
+
+    loss: LossConfig
+    """what is minimised"""
+    epochs: int
+    """passes over the items"""
+    name: str = "train"
+    """shown in the log"""
+    batch_size: int = 128
+    """items of one in-batch block, over all devices together"""
+    lr: float = 5e-4
+    """peak learning rate"""
+    lr_scale: dict[str, float] = field(default_factory=dict)
+    """factor on lr for a part, for example {image: 0.1}; 0 is not allowed, leave the part out of `train` instead"""
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    """adam (no decoupled decay) or adamw"""
+    weight_decay: float = 0.0
+    """on matrices only; vectors, biases and the temperature are left alone"""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """cosine to 0 at the last step, step (x step_factor every step_epochs), or constant; moved on every step"""
+    step_epochs: int = 10
+    """epochs between two drops of the step schedule"""
+    step_factor: float = 0.1
+    """factor of one drop"""
+    warmup_steps: int = 0
+    """optimizer steps of linear warm-up from 0"""
+    warmup_epochs: float = 0.0
+    """the same in epochs; give one of the two"""
+    clip: float = 0.0
+    """largest global gradient norm, 0 for no clipping"""
+    accumulate: int = 1
+    """blocks whose gradients are averaged before one optimizer step; negatives come from one block"""
+    precision: Literal["32", "bf16", "fp16"] = "32"
+    """mixed precision of the step, the same in all stages; weights and losses stay float32"""
+    token_dropout: float = 0.0
+    """share of an image's local tokens hidden per sample in training, at least one stays (VSE-infinity: 0.2)"""
+    word_dropout: float = 0.0
+    """share of a caption's words left out per sample in training, at least one stays"""
+    batching: Literal["captions", "images"] = "captions"
+    """an item is a caption (an image comes once per caption), or an image with one random caption per epoch"""
+    train: list[Part] | None = None
+    """parts that learn; default: the head and every backbone that is not frozen"""
+    eval_every: int = 1
+    """epochs between validations; the last epoch is always validated"""
+    patience: int = 0
+    """validations without a better rsum before the stage stops, 0 for never"""
+    ema: float = 0.0
+    """decay of a moving average of the weights that is validated and kept instead, 0 for none"""
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "accumulate", "eval_every", "step_epochs"):
+            _need(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        _need(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2: the negatives are the rest of the batch")
+        for key in ("lr", "step_factor"):
+            _need(0 < getattr(self, key) < math.inf, key, getattr(self, key), "above 0")
+        for key in ("weight_decay", "warmup_steps", "warmup_epochs", "clip", "patience"):
+            _need(0 <= getattr(self, key) < math.inf, key, getattr(self, key), "0 or more")
+        for key in ("token_dropout", "word_dropout", "ema"):
+            _need(0 <= getattr(self, key) < 1, key, getattr(self, key), "at least 0 and below 1")
+        _need(not (self.warmup_steps and self.warmup_epochs), "warmup_epochs", self.warmup_epochs, "0 when warmup_steps is given")
+        _need(self.train is None or len(self.train) > 0, "train", self.train, "a list of image, text, head")
+        for part, factor in self.lr_scale.items():
+            if part not in PARTS:
+                raise XRetrieveError(f"recipe key 'lr_scale': {unknown('part', str(part), PARTS)}")
+            _need(isinstance(factor, (int, float)) and factor > 0, f"lr_scale.{part}", factor, "above 0")
+
+
+@dataclass
+class Recipe:
+    """Everything that makes a run, and the result it should give."""
+
+    name: str
+    """for people: the default folder is runs/<last part of the name>"""
+    dataset: DatasetConfig
+    """trained on its train split, chosen on val, reported on test"""
+    image: BackboneConfig
+    """image side"""
+    text: BackboneConfig
+    """text side"""
+    head: HeadConfig
+    """the model between them"""
+    stages: list[StageConfig]
+    """trained one after the other"""
+    protocol: str
+    """how the test split is measured, one of xretrieve.evaluation's protocols"""
+    task: str = "image_text"
+    """folder of tasks/ that it belongs to"""
+    seed: int = 0
+    """start weights, order of the items, dropout"""
+    save_every: int = 0
+    """optimizer steps between two resume points, 0 for the ends of epochs only"""
+    log: Literal["csv", "tensorboard"] = "csv"
+    """log.csv is always written; tensorboard adds its event files"""
+    expect: dict[str, Any] = field(default_factory=dict)
+    """what it should give: {metric: [low, high]}"""
+    description: str = ""
+    """one or two sentences for people"""
+
+    def __post_init__(self) -> None:
+        _need(len(self.stages) > 0, "stages", self.stages, "a list of at least one stage")
+        _need(0 <= self.seed < 2**31, "seed", self.seed, "a whole number from 0 to 2147483647")
+        _need(self.save_every >= 0, "save_every", self.save_every, "0 or more")
+        for metric, span in self.expect.items():
+            ok = isinstance(span, (list, tuple)) and len(span) == 2 and all(isinstance(v, (int, float)) for v in span)
+            _need(ok, f"expect.{metric}", span, "[low, high]")
+        precisions = sorted({stage.precision for stage in self.stages})
+        _need(len(precisions) == 1, "precision", precisions, "the same in all stages")
+        for i, stage in enumerate(self.stages):
+            for part in ("image", "text"):
+                wants = stage.train is not None and part in stage.train
+                _need(not (wants and getattr(self, part).frozen), f"stages.{i}.train", stage.train, f"without {part!r}: it is frozen")
+
+    def trained(self, stage: int) -> list[str]:
+        """Parts that learn in a stage: what it lists, else the head and every backbone that is not frozen."""
+        listed = self.stages[stage].train
+        if listed is not None:
+            return [p for p in PARTS if p in listed]
+        return [p for p in PARTS if p == "head" or not getattr(self, p).frozen]

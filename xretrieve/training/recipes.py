@@ -1,0 +1,89 @@
+"""Recipes by name: where they are looked for, how they are read, and how keys are overridden."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xretrieve.config import apply_overrides, from_dict, to_dict
+from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.training.recipe import Recipe
+from xretrieve.utils.files import data_root, write_text
+
+Overrides = Mapping[str, Any] | Sequence[str] | None
+
+
+def recipe_folders() -> list[Path]:
+    """Where recipes are looked for, in this order: ./tasks, tasks/ beside the package (a checkout), the installed ones."""
+    package = Path(__file__).resolve().parent.parent
+    folders = [Path("tasks"), package.parent / "tasks", package / "tasks"]
+    return [f for f in folders if f.is_dir()]
+
+
+def list_recipes() -> list[str]:
+    """Names that :func:`load_recipe` knows, for example ``image_text/flickr8k-dual``."""
+    found = {f.relative_to(folder).with_suffix("").as_posix() for folder in recipe_folders() for f in folder.rglob("*.yaml")}
+    return sorted(found)
+
+
+def load_recipe(name: str | Path, overrides: Overrides = None) -> Recipe:
+    """Read a recipe and set single keys.
+
+    Args:
+        name: a recipe's name (``image_text/flickr8k-dual``, or its last part where that is unique), or a YAML file.
+        overrides: ``{"stages.0.lr": 1e-3}`` or ``["stages.0.lr=1e-3"]``.
+
+    Raises:
+        XRetrieveError: unknown recipe, key or value; the message names the nearest one.
+    """
+    path = _find(str(name))
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise XRetrieveError(f"{path}:{line} not valid YAML ({getattr(error, 'problem', error)})") from error
+    if not isinstance(values, dict):
+        raise XRetrieveError(f"{path}: a recipe is a mapping of keys (name, dataset, image, text, head, stages, protocol)")
+    return from_dict(Recipe, apply_overrides(values, as_items(overrides)), where=path.name)
+
+
+def as_items(overrides: Overrides) -> list[str]:
+    """Overrides as ``key=value`` strings.
+
+    >>> as_items({"stages.0.lr": 0.001, "seed": 1})
+    ['stages.0.lr=0.001', 'seed=1']
+    """
+    if not isinstance(overrides, Mapping):
+        return [overrides] if isinstance(overrides, str) else list(overrides or [])
+    return [f"{key}={yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10)).strip()}" for key, value in overrides.items()]
+
+
+def save_recipe(recipe: Recipe, path: str | Path) -> None:
+    """Write the recipe as resolved; :func:`load_recipe` reads it back."""
+    write_text(path, yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True))
+
+
+def find_weights(given: str, root: str | Path | None) -> Path:
+    """A weights file as given, or below the data root."""
+    tried = [Path(given).expanduser(), data_root(root) / given]
+    for path in tried:
+        if path.is_file():
+            return path
+    raise XRetrieveError(f"weights: no file {given!r}; looked for {tried[0]} and {tried[1]} (set XRETRIEVE_DATA to your data root)")
+
+
+def _find(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise XRetrieveError(f"no recipe file {path}; `xretrieve train --list` names the recipes")
+    known = list_recipes()
+    matches = [n for n in known if n == name] or [n for n in known if n.rsplit("/", 1)[-1] == name]
+    if len(matches) != 1:
+        raise unknown("recipe", name, matches or known)
+    return next(f / f"{matches[0]}.yaml" for f in recipe_folders() if (f / f"{matches[0]}.yaml").is_file())

@@ -1,0 +1,90 @@
+"""The order of the items: a function of the seed and the epoch, so a resumed run meets the same batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xretrieve.errors import XRetrieveError
+
+
+@dataclass(frozen=True)
+class BatchSampler:
+    """Batches of caption rows.
+
+    Args:
+        owner: (C,) image row of each caption; a caption whose image is unusable must not be in ``usable``.
+        batch_size: items of one batch, over all devices together.
+        batching: ``captions``: an item is a caption; ``images``: an item is an image with one random caption per epoch.
+        seed: of the whole run.
+        stage: number of the stage; each stage has its own orders.
+        world: number of processes; a batch is cut into as many equal parts.
+        usable: (C,) bool, captions that may be drawn; default all.
+
+    An incomplete last batch is left out (its items differ from epoch to epoch), unless it is the only one.
+
+    >>> s = BatchSampler(np.array([0, 0, 1, 1]), batch_size=2, batching="images", seed=0)
+    >>> len(s), s.epoch(0).shape, bool((s.epoch(0) == s.epoch(0)).all())
+    (1, (1, 2), True)
+    """
+
+    owner: np.ndarray
+    batch_size: int
+    batching: str = "captions"
+    seed: int = 0
+    stage: int = 0
+    world: int = 1
+    usable: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.world:
+            raise XRetrieveError(f"batch_size {self.batch_size} cannot be split over {self.world} devices: take a multiple of {self.world}")
+        if self._block() < 2:
+            raise XRetrieveError(f"the train split has {self._items()} items; training needs at least {2 * self.world}")
+
+    def _rows(self) -> np.ndarray:
+        return np.arange(len(self.owner)) if self.usable is None else np.flatnonzero(self.usable)
+
+    def _items(self) -> int:
+        rows = self._rows()
+        return len(rows) if self.batching == "captions" else len(np.unique(self.owner[rows]))
+
+    def _block(self) -> int:
+        """Items of one batch: batch_size, or less when there is only one, smaller batch."""
+        items = self._items()
+        return self.batch_size if items >= self.batch_size else items - items % self.world
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return max(1, self._items() // self.batch_size)
+
+    def epoch(self, number: int) -> np.ndarray:
+        """Caption rows of an epoch's batches, (batches, items) int64."""
+        rng = np.random.default_rng([self.seed, self.stage, number])
+        rows = rng.permutation(self._rows())
+        if self.batching == "images":  # the first caption of each image in a random order is a random caption of it
+            first = np.sort(np.unique(self.owner[rows], return_index=True)[1])
+            rows = rows[first]
+            rows = rng.permutation(rows)  # else images with many captions would come early
+        count, block = len(self), self._block()
+        return rows[: count * block].reshape(count, block)
+
+
+def shard(batch: np.ndarray, rank: int, world: int) -> np.ndarray:
+    """The part of a batch that one process encodes; parts are contiguous, so gathering restores the batch's order.
+
+    >>> shard(np.arange(6), 1, 2).tolist()
+    [3, 4, 5]
+    """
+    size = len(batch) // world
+    return batch[rank * size : (rank + 1) * size]
+
+
+def step_seed(seed: int, stage: int, step: int, rank: int) -> int:
+    """The seed of everything random inside one step (dropout, hidden tokens, left-out words), 63 bits.
+
+    Each step starts from its own seed, so a run resumed at any step draws what the unbroken run drew.
+    """
+    state = np.random.SeedSequence([seed, stage, step, rank]).generate_state(2, np.uint32)
+    return (int(state[0]) << 31) ^ int(state[1])

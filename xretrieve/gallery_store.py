@@ -1,0 +1,182 @@
+"""The folder of a gallery on disk: parts that are written once, and one `gallery.json` that says which of them count.
+
+::
+
+    photos.xr/
+      gallery.json            format, matcher, index, parts, removed rows, pictures that failed; replaced last, as one step
+      parts/0000-1f2e3d/      vectors.npy (N, D) float32; items.jsonl, one line per row, then changes to earlier rows
+      index-5a4b3c/           an approximate index over the first rows; it can always be made anew from the parts
+
+Adding writes a part, removing writes row numbers; nothing that was there is touched. Whatever is killed before
+`gallery.json` is replaced has not happened.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xretrieve.errors import XRetrieveError
+from xretrieve.gallery_items import Item
+from xretrieve.utils.files import atomic_folder, read_json, write_json
+
+FORMAT = 1
+MANIFEST = "gallery.json"
+MAX_PARTS = 32  # more are merged into one
+FIELDS = {f.name for f in fields(Item)} - {"source"}
+
+
+class Store:
+    """Rows of a gallery: an item and a vector each. Row numbers grow as pictures are added, and change only when parts are merged.
+
+    Args:
+        folder: the gallery's folder.
+        info: the content of ``gallery.json``.
+    """
+
+    def __init__(self, folder: str | Path, info: dict[str, Any]) -> None:
+        self.folder, self.info = Path(folder), info
+        self.items: list[Item | None] = []  # by row; None where removed
+        self.parts: list[np.ndarray] = []  # memory-mapped vectors
+        self.rows: dict[str, int] = {}  # id to row
+
+    @classmethod
+    def create(cls, folder: str | Path, dim: int, matcher: dict[str, Any], index: dict[str, Any]) -> Store:
+        """A new, empty gallery in an empty folder; nothing is committed yet."""
+        now = _now()
+        info = {
+            "format": FORMAT, "created": now, "updated": now, "revision": 0, "count": 0, "dim": dim, "matcher": matcher,
+            "index": index, "parts": [], "removed": [], "failed": [],
+        }
+        return cls(folder, info)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Store:
+        """Read a gallery; a folder that is not one, a newer format or a damaged part is an error that says so."""
+        folder = Path(folder)
+        if not (folder / MANIFEST).is_file():
+            raise XRetrieveError(f"{folder} is not a gallery (no {MANIFEST}); make one with `xretrieve index PHOTOS --out {folder}`")
+        info = read_json(folder / MANIFEST)
+        if not isinstance(info, dict) or info.get("format") != FORMAT:
+            raise XRetrieveError(f"{folder / MANIFEST}: this version reads gallery format {FORMAT}; build the gallery again")
+        store = cls(folder, info)
+        for part in info["parts"]:
+            store._read_part(folder / "parts" / part["name"], part["rows"])
+        for row in info["removed"]:
+            store.items[row] = None
+        store.rows = {item.id: row for row, item in enumerate(store.items) if item is not None}
+        if len(store.rows) != info["count"]:
+            raise XRetrieveError(f"{folder} is damaged: {len(store.rows)} items instead of {info['count']}; build it again")
+        return store
+
+    def _read_part(self, path: Path, rows: int) -> None:
+        try:
+            vectors = np.load(path / "vectors.npy", mmap_mode="r")
+            lines = [json.loads(line) for line in (path / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise XRetrieveError(f"{path} is damaged or missing ({error}); build the gallery again") from error
+        if vectors.shape != (rows, self.info["dim"]) or len(lines) < rows:
+            raise XRetrieveError(f"{path} is damaged: {len(lines)} items and vectors {vectors.shape} instead of {rows} rows")
+        self.parts.append(vectors)
+        self.items += [_item(line) for line in lines[:rows]]
+        for line in lines[rows:]:  # changes to earlier rows
+            self.items[line["row"]] = _item(line)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def total(self) -> int:
+        """Row numbers given so far, removed ones included."""
+        return len(self.items)
+
+    def live(self) -> np.ndarray:
+        """(N,) row numbers of the items that are there, ascending."""
+        return np.fromiter((row for row, item in enumerate(self.items) if item is not None), np.int64)
+
+    def vectors(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(N, D) float32 vectors of some rows."""
+        rows = np.asarray(rows, dtype=np.int64)
+        out = np.empty((len(rows), self.info["dim"]), np.float32)
+        start = 0
+        for part in self.parts:
+            here = (rows >= start) & (rows < start + len(part))
+            out[here] = part[rows[here] - start]
+            start += len(part)
+        return out
+
+    def change(
+        self, removed: Sequence[str] = (), items: Sequence[Item] = (), vectors: np.ndarray | None = None,
+        updated: Sequence[Item] = (), **info: Any,
+    ) -> None:
+        """One step, all or nothing: remove ids, add items with their vectors, replace items under the same id, set keys of `gallery.json`."""
+        new = self.info | {"removed": self.info["removed"] + [self.rows[id_] for id_ in removed]} | info
+        part = None
+        if items or updated:
+            part = {"name": f"{len(new['parts']):04d}-{uuid.uuid4().hex[:6]}", "rows": len(items)}
+            array = np.zeros((0, new["dim"]), np.float32) if vectors is None else np.asarray(vectors, np.float32)
+            self._write_part(part["name"], items, array, [(self.rows[item.id], item) for item in updated])
+            new["parts"] = [*new["parts"], part]
+        new["count"] = len(self.rows) - len(removed) + len(items)
+        self._commit(new)
+        for id_ in removed:
+            self.items[self.rows.pop(id_)] = None
+        self.rows |= {item.id: self.total + i for i, item in enumerate(items)}
+        if part is not None:
+            self._read_part(self.folder / "parts" / part["name"], part["rows"])
+
+    def compact(self, **info: Any) -> None:
+        """Merge all parts into one without the removed rows (row numbers change), and delete what no longer counts."""
+        live = self.live()
+        part = {"name": f"0000-{uuid.uuid4().hex[:6]}", "rows": len(live)}
+        items = [self.items[row] for row in live]
+        self._write_part(part["name"], items, self.vectors(live), [])  # type: ignore[arg-type]
+        self._commit(self.info | {"parts": [part] if len(live) else [], "removed": []} | info)
+        self.items, self.parts = [], []
+        if len(live):
+            self._read_part(self.folder / "parts" / part["name"], part["rows"])
+        self.rows = {item.id: row for row, item in enumerate(self.items) if item is not None}
+        self.clean()
+
+    @property
+    def fragmented(self) -> bool:
+        """True when merging is worth its cost."""
+        return len(self.info["parts"]) > MAX_PARTS or 3 * len(self.info["removed"]) > self.total
+
+    def clean(self) -> None:
+        """Delete parts and indexes that `gallery.json` does not name, and what killed runs left."""
+        kept = {part["name"] for part in self.info["parts"]} | {self.info["index"].get("folder")}
+        for path in [*self.folder.glob("parts/*"), *self.folder.glob("index-*"), *self.folder.glob(".index-*")]:
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _write_part(self, name: str, items: Sequence[Item], vectors: np.ndarray, changes: list[tuple[int, Item]]) -> None:
+        lines = [item.to_dict() for item in items] + [item.to_dict() | {"row": row} for row, item in changes]
+        with atomic_folder(self.folder / "parts" / name) as part:
+            np.save(part / "vectors.npy", vectors)
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            (part / "items.jsonl").write_text(text, encoding="utf-8")
+
+    def _commit(self, info: dict[str, Any]) -> None:
+        path = self.folder / MANIFEST
+        if path.exists() and read_json(path).get("revision") != self.info["revision"]:
+            raise XRetrieveError(f"{self.folder} was changed by another program meanwhile; open it again and repeat this step")
+        info = info | {"revision": self.info["revision"] + 1, "updated": _now()}
+        write_json(path, info)
+        self.info = info
+
+
+def _item(line: dict[str, Any]) -> Item:
+    return Item(**{k: v for k, v in line.items() if k in FIELDS})
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

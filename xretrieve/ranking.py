@@ -1,0 +1,147 @@
+"""`Ranking`: the result of a search; it iterates, explains itself, and is written as JSON, TREC run or HTML."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from xretrieve.errors import XRetrieveError
+from xretrieve.query import Image, ImageText, MultiText, Query, Text
+from xretrieve.utils.files import write_text
+
+THUMBNAIL = 320  # longest side in pixels
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result: rank from 1, gallery id, float32 score, path of the picture (None for features without one), metadata."""
+
+    rank: int
+    id: str
+    score: float
+    path: Path | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class Ranking:
+    """Hits, best first.
+
+    Args:
+        hits: the results.
+        query: what was asked.
+        note: what the reader should know, for example that the gallery is smaller than k; '' when nothing.
+        explain: called with a hit, gives the dict of :meth:`explain`.
+
+    >>> ranking = Ranking([Hit(1, "a.jpg", 0.5), Hit(2, "b c.jpg", 0.25)], Text("a dog"))
+    >>> len(ranking), ranking.ids, ranking[1].score
+    (2, ['a.jpg', 'b c.jpg'], 0.25)
+    >>> print(ranking.to_trec("demo"), end="")
+    1 Q0 a.jpg 1 0.5 demo
+    1 Q0 b%20c.jpg 2 0.25 demo
+    """
+
+    def __init__(
+        self, hits: list[Hit], query: Query | None = None, note: str = "", explain: Callable[[Hit], dict[str, Any]] | None = None
+    ) -> None:
+        self.hits, self.query, self.note, self._explain = list(hits), query, note, explain
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __getitem__(self, place: int) -> Hit:
+        """The hit at a place, counted from 0."""
+        return self.hits[place]
+
+    def __repr__(self) -> str:
+        return f"Ranking({len(self)} hits for {self.query!r})"
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids, best first."""
+        return [hit.id for hit in self.hits]
+
+    @property
+    def scores(self) -> list[float]:
+        """Scores, best first."""
+        return [hit.score for hit in self.hits]
+
+    def explain(self, place: int) -> dict[str, Any]:
+        """What made the hit at ``place`` (from 0) score as it does.
+
+        ``parts`` lists each text and picture of the query with its own score against the hit (``cosine`` for heads with
+        unit vectors).
+        """
+        if not -len(self) <= place < len(self):
+            raise XRetrieveError(f"explain({place}): the ranking has {len(self)} hits, counted from 0")
+        hit = self.hits[place]
+        more = self._explain(hit) if self._explain is not None else {"parts": []}
+        return {"rank": hit.rank, "id": hit.id, "score": hit.score, **more}
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict that ``json.dumps`` takes: query, note and hits."""
+        hits = [
+            {"rank": h.rank, "id": h.id, "score": h.score, "path": str(h.path) if h.path else None, "metadata": h.metadata}
+            for h in self.hits
+        ]
+        return {"query": describe_query(self.query), "note": self.note, "hits": hits}
+
+    def to_trec(self, tag: str = "xretrieve", query_id: str = "1") -> str:
+        """The lines of a TREC run file: ``query Q0 id rank score tag``. White space in ids becomes ``%20`` and so on."""
+        return "".join(f"{_field(query_id)} Q0 {_field(h.id)} {h.rank} {h.score:.9g} {_field(tag)}\n" for h in self.hits)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write one self-contained page: the query, and each hit with a small copy of its picture inside the page."""
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+        page = Environment(loader=PackageLoader("xretrieve", "templates"), autoescape=True, undefined=StrictUndefined)
+        asked = describe_query(self.query)
+        reference = self.query.image if isinstance(self.query, (Image, ImageText)) else None
+        hits = [{"hit": hit, "thumbnail": thumbnail(hit.path)} for hit in self.hits]
+        text = page.get_template("ranking.html").render(
+            texts=asked.get("texts", []), reference=thumbnail(reference), has_reference=reference is not None, note=self.note, hits=hits
+        )
+        write_text(path, text)
+        return Path(path)
+
+
+def describe_query(query: Query | None) -> dict[str, Any]:
+    """A query as plain values: ``kind``, ``texts``, ``image`` (path, or null for a picture from memory)."""
+    if isinstance(query, Text):
+        return {"kind": "text", "texts": [query.text]}
+    if isinstance(query, MultiText):
+        return {"kind": "multi-text", "texts": list(query)}
+    if isinstance(query, (Image, ImageText)):
+        path = str(query.image) if isinstance(query.image, Path) else None
+        if isinstance(query, ImageText):
+            return {"kind": "image+text", "image": path, "texts": [query.text]}
+        return {"kind": "image", "image": path}
+    return {}
+
+
+def thumbnail(picture: Any, size: int = THUMBNAIL) -> str:
+    """A JPEG data URI of a path or PIL image, '' when there is no picture or it can no longer be read."""
+    from xretrieve.data.pictures import read_picture
+
+    if picture is None:
+        return ""
+    try:
+        image = read_picture(picture).copy()
+    except XRetrieveError:
+        return ""
+    image.thumbnail((size, size))
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _field(text: str) -> str:
+    return re.sub(r"[\s%]", lambda match: quote(match.group(), safe=""), text)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xretrieve.data import scenes
 from xretrieve.data.scenes import SceneOptions, contact_sheet, load
 from xretrieve.data.scenes.build import build_split
 from xretrieve.data.scenes.captions import TEMPLATES
@@ -68,8 +69,8 @@ def test_a_caption_names_the_shapes_colours_and_places_of_its_claim(built) -> No
                     assert any(word in lower for word in adjectives + additions), (text, said)
                 if said.row is not None and said.col is not None and not claim.counts:
                     assert any(where in lower for where in PLACES[said.row, said.col]), (text, said)
-            named = {shape for shape, ways in SHAPES.items() for pair in ways for way in pair if f" {way} " in lower.translate(
-                {ord(c): " " for c in ",.;:"})}
+            bare = lower.translate({ord(c): " " for c in ",.;:"})
+            named = {shape for shape, ways in SHAPES.items() for pair in ways for way in pair if f" {way} " in bare}
             meant = {d.shape for d in claim.things} | {d.shape for d, _ in claim.counts}
             assert named <= meant, (text, claim)
 
@@ -207,7 +208,8 @@ def digest(folder: Path) -> str:
 
 
 def test_same_seed_same_bytes_in_another_process(folder, tmp_path) -> None:
-    code = ("import sys; from xretrieve.data.scenes.generate import generate; from xretrieve.data.scenes import SceneOptions\n"
+    code = ("import sys; from xretrieve.data.scenes import SceneOptions\n"
+            "from xretrieve.data.scenes.generate import generate\n"
             f"generate(sys.argv[1], SceneOptions(**{SMALL!r}))")
     root = Path(__file__).resolve().parents[2]
     env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(root)}
@@ -229,11 +231,11 @@ def test_a_picture_does_not_depend_on_how_many_there_are() -> None:
 
 
 def test_splits_and_seeds_differ() -> None:
-    scenes = [
+    drawn = [
         [p.scene for p in build_split(SceneOptions(seed=seed, val=20, test=20), split)[0]]
         for seed, split in ((0, "val"), (0, "test"), (1, "test"))
     ]
-    assert scenes[0] != scenes[1] != scenes[2]
+    assert drawn[0] != drawn[1] != drawn[2]
 
 
 def test_load_gives_regions_triplets_and_metadata(folder) -> None:
@@ -250,6 +252,7 @@ def test_load_generates_once_below_the_root_and_in_the_cache(tmp_path, monkeypat
     tiny = {**SMALL, "train": 2, "val": 2, "test": 3}
     monkeypatch.setenv("XRETRIEVE_CACHE", str(tmp_path / "cache"))
     first = load(None, "test", **tiny)
+    assert scenes.found() == [f"scenes-{SceneOptions(**tiny).key} (7 pictures)"]
     stamp = first.images[0].stat().st_mtime_ns
     assert first.images[0].is_relative_to(tmp_path / "cache" / "scenes")
     assert load(None, "test", **tiny).images[0].stat().st_mtime_ns == stamp
@@ -315,6 +318,12 @@ def test_wrong_folders_and_splits_are_named(folder, tmp_path) -> None:
     (other / "annotations.jsonl").write_text('{"split": "test"')
     with pytest.raises(XRetrieveError, match="line 1"):
         load(other, "test")
+
+
+def test_a_root_that_cannot_be_written_is_named(tmp_path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(XRetrieveError, match="cannot be generated in .*XRETRIEVE_CACHE"):
+        load(tmp_path / "file", "test", **SMALL)
 
 
 def test_different_options_never_share_a_folder() -> None:

@@ -56,7 +56,8 @@ def pair(draw: Draw, scene: Scene, salient: tuple[Thing, ...]) -> Caption:
         words, inverse = INVERSE[name]
         text = f"{thing(draw, one)} and, {words}, {thing(draw, other)}"
         return sentence(text), Claim((one, other), ((1, inverse, 0),))
-    text = f"{draw.pick(('', '', 'there is ', 'I see '))}{thing(draw, one)} {relation_words(draw, name, b)} {thing(draw, other)}"
+    start = draw.pick(("", "", "there is ", "I see "))
+    text = f"{start}{thing(draw, one)} {relation_words(draw, name, b)} {thing(draw, other)}"
     if draw.chance(0.35):
         one = replace(one, row=a.row, col=a.col)
         text += f"; the first is {place_phrase(draw, a.row, a.col)}"
@@ -88,9 +89,9 @@ def focus(draw: Draw, scene: Scene, salient: tuple[Thing, ...]) -> Caption:
     """One thing in detail, among so many."""
     said = partly(draw, some(draw, scene, salient, 1)[0], 0.9, 0.9)
     total = len(scene.things)
-    text = draw.pick((f"one of the {NUMBERS[total]} shapes is {{}}", f"{NUMBERS[total]} things, one of them {{}}", "{}"))
-    counts = ((Description(), total),) if text != "{}" else ()
-    return sentence(text.format(thing(draw, said))), Claim((said,), counts=counts)
+    text = draw.pick(("one of the {n} shapes is {a}", "{n} things, one of them {a}", "{a}"))
+    counts = ((Description(), total),) if "{n}" in text else ()
+    return sentence(text.format(n=NUMBERS[total], a=thing(draw, said))), Claim((said,), counts=counts)
 
 
 def counting(draw: Draw, scene: Scene, salient: tuple[Thing, ...]) -> Caption:
@@ -103,11 +104,15 @@ def counting(draw: Draw, scene: Scene, salient: tuple[Thing, ...]) -> Caption:
     other = partly(draw, one, 0.5)
     number = groups[group]
     if group.fits(one):
-        claim = Claim((replace(group, **{k: v for k, v in asdict(other).items() if v is not None}),), counts=((group, number),))
+        both = replace(group, **{k: v for k, v in asdict(other).items() if v is not None})
+        claim = Claim((both,), counts=((group, number),))
         verb = "is the only" if number == 1 else f"is one of {NUMBERS[number]}"
         return sentence(f"{thing(draw, other)} {verb} {noun(draw, group, plural=number > 1)}"), claim
-    exactly = "just one " + noun(draw, group) if number == 1 else draw.pick(("", "exactly ")) + counted(draw, group, number)
-    return sentence(f"{exactly}, and {thing(draw, other)}"), Claim((other,), counts=((group, number),))
+    if number == 1:
+        many = "just one " + noun(draw, group)
+    else:
+        many = draw.pick(("", "exactly ")) + counted(draw, group, number)
+    return sentence(f"{many}, and {thing(draw, other)}"), Claim((other,), counts=((group, number),))
 
 
 def inventory(draw: Draw, scene: Scene, salient: tuple[Thing, ...]) -> Caption:
@@ -125,8 +130,8 @@ def backdrop(draw: Draw, scene: Scene, salient: tuple[Thing, ...]) -> Caption:
     said = tuple(partly(draw, t, 0.3) for t in chosen)
     ground = draw.pick(BACKGROUNDS[scene.background][1])
     parts = listing([thing(draw, d) for d in said])
-    text = draw.pick((f"on a {ground} background: {parts}", f"{parts}, all on a {ground} background", f"a {ground} picture with {parts}"))
-    return sentence(text), Claim(said, background=scene.background)
+    text = draw.pick(("on a {} background: {}", "{1}, all on a {0} background", "a {} picture with {}"))
+    return sentence(text.format(ground, parts)), Claim(said, background=scene.background)
 
 
 def line(draw: Draw, scene: Scene, salient: tuple[Thing, ...]) -> Caption:
@@ -151,7 +156,8 @@ def absence(draw: Draw, scene: Scene, salient: tuple[Thing, ...]) -> Caption:
     empty = [d for d in lines if not d.count(scene)] or [Description(row=r, col=c) for r, c in scene.free_places()]
     nothing = draw.pick(empty)
     where = place_phrase(draw, nothing.row, nothing.col)
-    return sentence(f"{listing([thing(draw, d) for d in said])}, but nothing {where}"), Claim(said, counts=((nothing, 0),))
+    text = f"{listing([thing(draw, d) for d in said])}, but nothing {where}"
+    return sentence(text), Claim(said, counts=((nothing, 0),))
 
 
 TEMPLATES: tuple[Callable[[Draw, Scene, tuple[Thing, ...]], Caption | None], ...] = (

@@ -20,7 +20,8 @@ from xretrieve.data.scenes.words import (
 FORMS: dict[str, tuple[str, ...]] = {
     "colour": ("make {the} {new}", "the same, but {the} is {new}", "{the} should be {new}, not {old}",
                "change the colour of {the} to {new}"),
-    "shape": ("replace {the} with {a_new}", "{a_new} instead of {the}", "turn {the} into {a_new}", "swap {the} for {a_new}"),
+    "shape": ("replace {the} with {a_new}", "{a_new} instead of {the}", "turn {the} into {a_new}",
+              "swap {the} for {a_new}"),
     "size": ("make {the} {new}", "the same with {the} {new}", "{the} should be {new}, not {old}",
              "change the size of {the} to {new}"),
     "texture": ("make {the} {new}", "the same, but {the} is {new}", "{the} should be {new}, not {old}",

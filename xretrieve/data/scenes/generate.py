@@ -1,4 +1,4 @@
-"""Writing the `scenes` files: pictures, one line of annotations per picture, one line per triplet, and what the set is."""
+"""Writing the `scenes` files: pictures, annotations, triplets, and a summary with the ceilings."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def generate(folder: str | Path, options: SceneOptions, progress: Callable[[int,
                         progress(done, total)
                 for change in changes:
                     triplets.write(json.dumps({
-                        "split": split, "reference": pictures[change.reference].id, "target": pictures[change.target].id,
-                        "texts": change.texts, "kind": change.edit.kind}) + "\n")
+                        "split": split, "reference": pictures[change.reference].id,
+                        "target": pictures[change.target].id, "texts": change.texts, "kind": change.edit.kind}) + "\n")
                 meta["splits"][split] = {
                     "pictures": len(pictures), "captions": sum(len(p.captions) for p in pictures),
                     "pictures_in_families": sum(p.family_size > 1 for p in pictures), "triplets": len(changes)}

@@ -50,13 +50,14 @@ def _relation_turn(draw: Draw, scene: Scene, t: Thing) -> Turn:
 
 def _empty_turn(draw: Draw, place: tuple[int, int]) -> Turn:
     where = place_phrase(draw, *place)
-    return f"{draw.pick(('nothing', 'no shape'))} {where}", Claim(counts=((Description(row=place[0], col=place[1]), 0),)), place
+    claim = Claim(counts=((Description(row=place[0], col=place[1]), 0),))
+    return f"{draw.pick(('nothing', 'no shape'))} {where}", claim, place
 
 
 def write_turns(
     scene: Scene, seed: str, turns: int, full: Sequence[Thing] = (), empty: Sequence[tuple[int, int]] = ()
 ) -> list[Turn]:
-    """``turns`` different true sentences; the first ones give each thing one, together they say every attribute of each.
+    """``turns`` different true sentences; one per thing first; all attributes are said in the end.
 
     Args:
         scene: what they speak of.

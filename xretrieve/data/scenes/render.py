@@ -1,4 +1,4 @@
-"""Drawing a scene: shapes as inequalities on a fine grid, mixed in whole numbers, so that all machines agree on every pixel."""
+"""Drawing a scene: inequalities on a fine grid, mixed in whole numbers, so that all machines agree on each pixel."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def render(scene: Scene, seed: str, size: int) -> tuple[np.ndarray, list[Box]]:
         size: side of the picture in pixels.
 
     Returns:
-        the picture, uint8 (size, size, 3), and one box (x, y, w, h) in pixels per thing, in the order of ``scene.things``.
+        the picture, uint8 (size, size, 3), and a box (x, y, w, h) in pixels for each of ``scene.things``.
     """
     draw = Draw(seed)
     across, down = _ramp(size)
@@ -148,15 +148,17 @@ def render(scene: Scene, seed: str, size: int) -> tuple[np.ndarray, list[Box]]:
         rest = full - coverage.sum(-1, keepdims=True)
         picture[y0:y1, x0:x1] = (under * rest + coverage @ tones + full // 2) // full
         ys, xs = np.nonzero(coverage.sum(-1) > full // 2)
-        boxes.append((int(x0 + xs.min()), int(y0 + ys.min()), int(xs.max() - xs.min() + 1), int(ys.max() - ys.min() + 1)))
-    raw = np.random.PCG64(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")).random_raw(-(-size * size // 8))
+        width, height = np.ptp(xs) + 1, np.ptp(ys) + 1
+        boxes.append((int(x0 + xs.min()), int(y0 + ys.min()), int(width), int(height)))
+    number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")
+    raw = np.random.PCG64(number).random_raw(-(-size * size // 8))
     noise = np.frombuffer(raw.astype("<u8").tobytes(), np.uint8)[: size * size].reshape(size, size, 1).astype(np.int32)
     amount = 6 + draw.below(16)
     return np.clip(picture + (noise * amount >> 8) - amount // 2, 0, 255).astype(np.uint8), boxes
 
 
 def png_bytes(picture: np.ndarray) -> bytes:
-    """A PNG of an (H, W, 3) uint8 picture without compression: the same bytes with any zlib, and quick to read and write."""
+    """A PNG of an (H, W, 3) uint8 picture, not compressed: the same bytes with any zlib, quick to read and write."""
     height, width, _ = picture.shape
     rows = np.zeros((height, 1 + width * 3), np.uint8)  # each row starts with filter type 0
     rows[:, 1:] = picture.reshape(height, -1)

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 INK = ("#c0392b", "#1f6fb2", "#1e8449", "#8e44ad", "#b9770e", "#117a65", "#5d4037", "#ad1457", "#283593", "#37474f")
 
 
-def contact_sheet(dataset: RetrievalDataset, n: int = 12, *, boxes: bool = False, columns: int = 3, side: int = 240) -> Image:
+def contact_sheet(
+    dataset: RetrievalDataset, n: int = 12, *, boxes: bool = False, columns: int = 3, side: int = 240
+) -> Image:
     """The first ``n`` pictures of a dataset on one sheet, each with its captions below.
 
     Args:
@@ -39,19 +41,21 @@ def contact_sheet(dataset: RetrievalDataset, n: int = 12, *, boxes: bool = False
             said = [(r.text, INK[i % len(INK)]) for i, r in enumerate(dataset.regions[row])]
         else:
             said = [(text, "black") for text in dataset.captions_of(row)]
-        wrapped = [(part, ink) for text, ink in said for part in textwrap.wrap(text, width // 6, subsequent_indent="    ")]
-        texts.append([(dataset.image_ids[row], "#777777"), *wrapped])
+        texts.append([(dataset.image_ids[row], "#777777")])
+        for text, ink in said:
+            texts[-1] += [(part, ink) for part in textwrap.wrap(text, width // 6, subsequent_indent="    ")]
     heights = [side + 14 + line * max(map(len, texts[i : i + columns])) for i in range(0, n, columns)]
     sheet = Image.new("RGB", (width * min(columns, n) + 10, sum(heights) + 10), "white")
     pen = ImageDraw.Draw(sheet)
     for row in range(n):
         source = dataset.images[row]
         if isinstance(source, FeatureRow):
-            raise XRetrieveError(f"{dataset.name}/{dataset.split} holds precomputed features, there are no pictures to show")
+            raise XRetrieveError(f"{dataset.name}/{dataset.split} holds features; there are no pictures to show")
         x, y = 10 + row % columns * width, 10 + sum(heights[: row // columns])
         with Image.open(source) as picture:
             scale = side / max(picture.size)
-            shown = picture.convert("RGB").resize([max(1, round(s * scale)) for s in picture.size], Image.Resampling.LANCZOS)
+            shape = [max(1, round(s * scale)) for s in picture.size]
+            shown = picture.convert("RGB").resize(shape, Image.Resampling.LANCZOS)
         sheet.paste(shown, (x, y))
         for i, region in enumerate(dataset.regions[row] if boxes and dataset.regions else []):
             left, top, w, h = (v * scale for v in region.box)

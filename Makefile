@@ -1,0 +1,30 @@
+# `make demo` and `make test` are all a newcomer needs; both make the environment if it is missing.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test test-slow lint bench-speed clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /  -  /'
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "xretrieve needs Python 3.10 or newer: make PYTHON=/path/to/python3")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/.installed  ## train, evaluate and search on the built-in data (a few minutes), ends in a report
+	$(BIN)/xretrieve bench demo
+
+test: $(VENV)/.installed  ## the fast tests, offline
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed  ## the slow tests too
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not gpu'
+
+lint: $(VENV)/.installed  ## ruff
+	$(BIN)/ruff check xretrieve tests benchmarks
+
+clean:  ## remove the environment
+	rm -rf $(VENV)

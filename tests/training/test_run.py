@@ -1,0 +1,154 @@
+"""A run: its folder, that it learns, and that a stopped one resumes to the very same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from xretrieve.errors import XRetrieveError
+from xretrieve.training.recipe import LossConfig, Recipe, StageConfig
+from xretrieve.training.run import Run, train
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(step: int) -> Any:
+    def on_step(done: int) -> None:
+        if done == step:
+            raise Killed
+
+    return on_step
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    last = max((folder / "last").iterdir(), key=lambda p: p.name)
+    found = {f"last/{k}": v for name in ("model", "optimizer") for k, v in load_file(last / f"{name}.safetensors").items()}
+    found |= {f"text/{k}": v for k, v in load_file(folder / "matcher/text/model.safetensors").items()}
+    return found | {f"head/{k}": v for k, v in load_file(folder / "matcher/head.safetensors").items()}
+
+
+def same(a: Path, b: Path) -> None:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
+def log_without_time(run: Run) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in run.log]
+
+
+def test_a_run_learns_and_leaves_the_whole_folder(tiny: Recipe, tmp_path: Path) -> None:
+    run = train(tiny, out=tmp_path / "run", overrides={"stages.0.epochs": 6}, seed=1)
+    assert {p.name for p in run.folder.iterdir()} >= {"recipe.yaml", "log.csv", "curves.png", "matcher", "last", "report.json", "report.html", "ranks.npz"}
+    assert run.recipe.seed == 1 and len(run.log) == 6
+    assert run.log[-1]["loss"] < run.log[0]["loss"]
+    assert run.report["rsum"].value > 380  # chance on 12 images is about 250
+    again = Run.open(run.folder)
+    assert again.report["rsum"].value == pytest.approx(run.report["rsum"].value)
+    assert [row["loss"] for row in again.log] == pytest.approx([row["loss"] for row in run.log], rel=1e-4)
+    assert len(run.matcher().encode_texts(["a dog"])) == 1
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "everything": {"accumulate": 3, "ema": 0.9, "batching": "images", "batch_size": 4, "optimizer": "adam", "precision": "bf16",
+                   "loss": LossConfig("hinge", {"warmup_epochs": 1}), "schedule": "step", "step_epochs": 1, "weight_decay": 0.1},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("stop", [1, 2, 4])
+def test_killed_at_a_step_and_resumed_gives_the_same_bits(make_recipe: Callable[..., Recipe], tmp_path: Path, options: str, stop: int) -> None:
+    recipe = make_recipe(**OPTIONS[options])
+    recipe.save_every = 2
+    whole = train(recipe, out=tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(recipe, out=tmp_path / "cut", on_step=kill_at(stop))
+    resumed = train(recipe, out=tmp_path / "cut", resume=True)
+    same(whole.folder, resumed.folder)
+    assert log_without_time(whole) == log_without_time(resumed)
+    assert whole.report["rsum"].value == resumed.report["rsum"].value
+
+
+def test_two_stages_killed_twice(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = make_recipe(train=["head"], eval_every=2)
+    recipe.stages.append(StageConfig(LossConfig("hinge"), epochs=2, name="all", batch_size=16, lr=0.003, lr_scale={"text": 0.1}, patience=1))
+    whole = train(recipe, out=tmp_path / "whole")
+    for stop in (5, 25):
+        with pytest.raises(Killed):
+            train(recipe, out=tmp_path / "cut", resume=True, on_step=kill_at(stop))
+    resumed = train(recipe, out=tmp_path / "cut", resume=True)
+    same(whole.folder, resumed.folder)
+    assert {row["stage"] for row in resumed.log} == {"train", "all"}
+    assert "rsum" not in resumed.log[0] and "rsum" in resumed.log[1]
+
+
+def test_a_part_that_is_not_listed_keeps_its_weights(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    run = train(make_recipe(train=["head"], epochs=1), out=tmp_path / "run")
+    torch.manual_seed(run.recipe.seed)
+    from xretrieve.training.build import build_matcher, load_split
+
+    captions = [c for s in ("train", "val") for c in load_split(run.recipe.dataset, s).captions]
+    start = build_matcher(run.recipe, captions)
+    trained = run.matcher()
+    for key, value in start.text.state_dict().items():
+        assert torch.equal(value, trained.text.state_dict()[key]), key
+    assert any(not torch.equal(v, trained.head.state_dict()[k]) for k, v in start.head.state_dict().items())
+
+
+def test_early_stop_ends_the_stage(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    run = train(make_recipe(epochs=30, lr=1e-9, patience=2), out=tmp_path / "run")
+    assert len(run.log) == 3  # the first is the best, then two without a better one
+
+
+def test_the_caller_keeps_its_random_numbers(tiny: Recipe, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(tiny, out=tmp_path / "run", overrides={"stages.0.epochs": 1})
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_folder_with_a_run_is_not_overwritten_by_accident(tiny: Recipe, tmp_path: Path) -> None:
+    once = {"stages.0.epochs": 1}
+    first = train(tiny, out=tmp_path / "run", overrides=once)
+    with pytest.raises(XRetrieveError, match="already holds a run: --resume"):
+        train(tiny, out=tmp_path / "run", overrides=once)
+    with pytest.raises(XRetrieveError, match=r"another value of seed \(0, now 1\)"):
+        train(tiny, out=tmp_path / "run", overrides=once, resume=True, seed=1)
+    assert train(tiny, out=tmp_path / "run", overrides=once, resume=True).report["rsum"].value == first.report["rsum"].value
+    assert train(tiny, out=tmp_path / "run", overrides=once, overwrite=True, seed=1).recipe.seed == 1
+
+
+def test_wrong_names_are_found_before_any_work(tiny: Recipe, tmp_path: Path) -> None:
+    for key, value, said in (("protocol", "ful", "did you mean 'full'"), ("head.name", "dula", "did you mean 'dual'"),
+                             ("stages.0.loss.name", "hinges", "did you mean 'hinge'"), ("image.weights", "no.safetensors", "looked for")):
+        with pytest.raises(XRetrieveError, match=said):
+            train(tiny, out=tmp_path / "run", overrides={key: value})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_says_where_and_what_to_do(tiny: Recipe, tmp_path: Path) -> None:
+    def poison(_: int) -> None:
+        import gc
+
+        for module in gc.get_objects():
+            if type(module).__name__ == "DualEncoder":
+                module.text.linear.weight.data.fill_(float("nan"))
+
+    with pytest.raises(XRetrieveError, match="stage 'train', epoch 1, step 2: the loss is nan; take a lower lr"):
+        train(tiny, out=tmp_path / "run", on_step=poison)
+
+
+def test_tensorboard_writes_its_events(tiny: Recipe, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run = train(tiny, out=tmp_path / "run", overrides={"stages.0.epochs": 1, "log": "tensorboard"})
+    assert list((run.folder / "tensorboard").glob("events*")) and (run.folder / "log.csv").is_file()

@@ -1,0 +1,79 @@
+"""From a recipe to the things it names: datasets, backbones, head, matcher, feeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xretrieve.backbones import create_backbone
+from xretrieve.data.base import RetrievalDataset
+from xretrieve.data.cache import FeatureCache
+from xretrieve.errors import XRetrieveError
+from xretrieve.matcher import Matcher, build_head
+from xretrieve.training.feeds import CachedFeed, Feed, LiveFeed
+from xretrieve.training.recipe import BackboneConfig, DatasetConfig, Recipe
+from xretrieve.training.recipes import find_weights
+
+
+def load_split(config: DatasetConfig, split: str) -> RetrievalDataset:
+    """One split of the recipe's dataset."""
+    from xretrieve.data import datasets
+
+    return datasets.load(config.name, root=config.root, split=split, layout=config.layout, **config.options)
+
+
+def build_matcher(recipe: Recipe, captions: list[str]) -> Matcher:
+    """Backbones and head with their start weights; torch's generator must have been seeded.
+
+    Args:
+        recipe: the recipe.
+        captions: of train and validation, from which the `words` backbone makes its vocabulary.
+    """
+    image = _backbone(recipe.image, "image", recipe, {})
+    builds = recipe.text.backbone == "words" and "vocab" not in recipe.text.options and recipe.text.weights is None
+    text = _backbone(recipe.text, "text", recipe, {"captions": captions} if builds else {})
+    return Matcher(image, text, build_head(recipe.head.name, image, text, **recipe.head.options), name=recipe.name)
+
+
+def _backbone(config: BackboneConfig, modality: str, recipe: Recipe, more: dict[str, Any]) -> Any:
+    weights = find_weights(config.weights, recipe.dataset.root) if config.weights else None
+    return create_backbone(config.backbone, modality=modality, weights=weights, frozen=config.frozen, **{**config.options, **more})
+
+
+@dataclass
+class Split:
+    """A split and where its two sides come from."""
+
+    dataset: RetrievalDataset
+    images: Feed
+    texts: Feed
+
+    @property
+    def usable(self) -> np.ndarray:
+        """(C,) bool: captions whose own tokens and whose image's tokens are there."""
+        image = np.zeros(len(self.dataset), bool)
+        image[self.images.kept] = True
+        text = np.zeros(len(self.dataset.captions), bool)
+        text[self.texts.kept] = True
+        return image[self.dataset.owner] & text
+
+
+def make_split(dataset: RetrievalDataset, matcher: Matcher, learns: list[str], cache: FeatureCache, progress: bool) -> Split:
+    """Feeds of a split: cached tokens for a side that does not learn, raw items for one that does.
+
+    A picture that cannot be read is left out with its captions; a split with none left is an error.
+    """
+    images, texts = (
+        LiveFeed(backbone, items) if side in learns
+        else CachedFeed(cache.encode(backbone, items, ids=ids, progress=progress, on_error="skip"), len(items))
+        for side, backbone, items, ids in (
+            ("image", matcher.image, dataset.images, dataset.image_ids),
+            ("text", matcher.text, dataset.captions, dataset.caption_ids),
+        )
+    )
+    if not len(images.kept):
+        reason = f" (first: {images.failed[0][0]}: {images.failed[0][1]})" if images.failed else ""
+        raise XRetrieveError(f"{dataset.name}/{dataset.split}: no picture could be read{reason}; run `xretrieve data check {dataset.name}`")
+    return Split(dataset, images, texts)

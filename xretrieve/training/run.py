@@ -1,0 +1,207 @@
+"""`train`: a recipe becomes a run folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xretrieve.config import apply_overrides, from_dict, to_dict
+from xretrieve.data.cache import FeatureCache
+from xretrieve.errors import XRetrieveError
+from xretrieve.matcher import Matcher
+from xretrieve.training.bar import Bar
+from xretrieve.training.build import build_matcher, load_split
+from xretrieve.training.checkpoint import Progress, clean, find_point, load_progress
+from xretrieve.training.log import read_log
+from xretrieve.training.loop import Loop
+from xretrieve.training.losses import create_loss
+from xretrieve.training.plots import plot_curves
+from xretrieve.training.recipe import Recipe
+from xretrieve.training.recipes import Overrides, as_items, find_weights, load_recipe, save_recipe
+from xretrieve.utils.files import read_json
+
+OURS = ("recipe.yaml", "log.csv", "curves.png", "report.json", "report.html", "ranks.npz")
+
+
+@dataclass
+class Run:
+    """The folder that a training wrote.
+
+    Args:
+        folder: where it lies.
+        recipe: as resolved.
+        report: the test split under the recipe's protocol.
+        log: one row per epoch (stage, epoch, step, loss, lr, grad_norm, validation recalls, seconds, ...).
+    """
+
+    folder: Path
+    recipe: Recipe
+    report: Any
+    log: list[dict[str, Any]]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Read a finished run."""
+        from xretrieve.evaluation.report import Report
+
+        folder = Path(folder)
+        if not (folder / "report.json").is_file():
+            raise XRetrieveError(f"{folder} holds no finished run (no report.json); `xretrieve train RECIPE --out {folder} --resume` finishes it")
+        return cls(folder, load_recipe(folder / "recipe.yaml"), Report.load(folder), read_log(folder / "log.csv"))
+
+    def matcher(self) -> Matcher:
+        """The best matcher of the run, on the CPU."""
+        return Matcher.load(self.folder / "matcher")
+
+    def missed(self) -> dict[str, str]:
+        """Metrics of the recipe's ``expect`` that the report does not meet, each with what was measured and expected."""
+        values = {name: self.report[name].value for name in self.recipe.expect}
+        return {
+            name: f"{values[name]:.1f} is not within {low:g} to {high:g}"
+            for name, (low, high) in self.recipe.expect.items() if not low <= values[name] <= high
+        }
+
+
+def train(recipe: str | Path | Recipe, *, out: str | Path | None = None, resume: bool = False, overwrite: bool = False,
+          devices: int = 1, accelerator: str = "auto", progress: bool | None = None, overrides: Overrides = None,
+          on_step: Callable[[int], None] | None = None, **keys: Any) -> Run:
+    """Train a recipe and measure it on its test split.
+
+    Args:
+        recipe: a name (``image_text/flickr8k-dual``), a YAML file or a :class:`Recipe`.
+        out: the run folder; default ``runs/<last part of the recipe's name>``.
+        resume: go on from the newest resume point in ``out``; the final weights are those of an unbroken run.
+        overwrite: replace a run that lies in ``out``.
+        devices: processes; the batch is split over them and the negatives are those of the whole batch. In a script,
+            more than one needs ``if __name__ == "__main__":`` around the call. Under torchrun its processes are used.
+        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        progress: show a bar on stderr; None: on a terminal only.
+        overrides: single keys, ``{"stages.0.lr": 1e-3}`` or ``["stages.0.lr=1e-3"]``.
+        on_step: called with the number of optimizer steps done, after each; an exception of it stops the run.
+        keys: top-level keys of the recipe, for example ``seed=1``.
+
+    Raises:
+        XRetrieveError: a wrong recipe, missing data, a folder that already holds a run, a loss that is not finite.
+    """
+    chosen = resolve(recipe, [*as_items(overrides), *as_items(keys)])
+    folder = Path(out) if out is not None else Path("runs") / chosen.name.rsplit("/", 1)[-1]
+    _preflight(chosen)
+    fabric = _fabric(chosen, devices, accelerator)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        _open_folder(folder, chosen, resume, overwrite)
+        if (folder / "report.json").is_file():
+            return Run.open(folder)
+    cuda = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):  # the caller's random state is left as it was
+        if devices > 1 and not _external():
+            fabric.launch(_process, chosen, folder, progress, on_step)
+        else:
+            fabric.launch()
+            _process(fabric, chosen, folder, progress, on_step)
+        if not fabric.is_global_zero:  # only under torchrun: the first process measures
+            raise SystemExit(0)
+        return finish(folder, chosen, fabric.device)
+
+
+def resolve(recipe: str | Path | Recipe, overrides: Overrides = None) -> Recipe:
+    """A recipe by name, file or object, with single keys set."""
+    if isinstance(recipe, Recipe):
+        return from_dict(Recipe, apply_overrides(to_dict(recipe), as_items(overrides)), where=recipe.name)
+    return load_recipe(recipe, overrides)
+
+
+def _preflight(recipe: Recipe) -> None:
+    """Wrong names are found now and not after an hour of training."""
+    from xretrieve.evaluation.protocols import get_protocol
+    from xretrieve.heads import head_class
+
+    get_protocol(recipe.protocol)
+    head_class(recipe.head.name)
+    for stage in recipe.stages:
+        create_loss(stage.loss.name, **stage.loss.options)
+    for config in (recipe.image, recipe.text):
+        if config.weights:
+            find_weights(config.weights, recipe.dataset.root)
+
+
+def _fabric(recipe: Recipe, devices: int, accelerator: str) -> Any:
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+
+    precision = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[recipe.stages[0].precision]
+    strategy: Any = "auto"
+    if devices > 1 or _external():
+        # A head need not use every parameter in every step. Processes are spawned, so that a call from Python works too.
+        strategy = DDPStrategy(find_unused_parameters=True, **({} if _external() else {"start_method": "spawn"}))
+    try:
+        return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
+    except (ValueError, RuntimeError) as error:
+        raise XRetrieveError(f"devices={devices}, accelerator={accelerator!r}: {error}") from error
+
+
+def _external() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _open_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
+    stored = folder / "recipe.yaml"
+    if resume and stored.is_file():
+        before, now = to_dict(load_recipe(stored)), to_dict(recipe)
+        changed = _difference(before, now)
+        if changed:
+            raise XRetrieveError(f"cannot resume {folder}: it was started with another value of {changed}; take another --out")
+    elif stored.is_file() and not overwrite:
+        raise XRetrieveError(f"{folder} already holds a run: --resume continues it, --overwrite replaces it, --out DIR goes elsewhere")
+    elif overwrite:
+        for name in OURS:
+            (folder / name).unlink(missing_ok=True)
+        for name in ("matcher", "last", "tensorboard"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    save_recipe(recipe, stored)
+    clean(folder)
+
+
+def _difference(before: Any, now: Any, key: str = "") -> str:
+    """The first key that differs between two recipes, '' when none does."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        pairs = [(f"{key}.{k}" if key else k, before.get(k), now.get(k)) for k in {**before, **now}]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = [(f"{key}.{i}", a, b) for i, (a, b) in enumerate(zip(before, now))]
+    else:
+        return "" if before == now else f"{key} ({before!r}, now {now!r})"
+    return next((found for k, a, b in pairs if (found := _difference(a, b, k))), "")
+
+
+def _process(fabric: Any, recipe: Recipe, folder: Path, shown: bool | None, on_step: Callable[[int], None] | None) -> None:
+    """What each process does: build, restore, train."""
+    point = find_point(folder)
+    at = load_progress(point) if point is not None else Progress()
+    bar = Bar(shown if fabric.is_global_zero else False)
+    torch.manual_seed(recipe.seed)
+    data = (load_split(recipe.dataset, "train"), load_split(recipe.dataset, "val"))
+    matcher = build_matcher(recipe, data[0].captions + data[1].captions)
+    try:
+        Loop(fabric, recipe, folder, matcher, data, FeatureCache(), point, at, bar, on_step).run()
+    finally:
+        bar.stop()
+
+
+def finish(folder: Path, recipe: Recipe, device: torch.device | str = "cpu") -> Run:
+    """Draw the curves, and measure the best matcher on the test split; report.json is written last."""
+    from xretrieve.evaluation.evaluate import evaluate
+
+    point = find_point(folder)
+    if point is None:
+        raise XRetrieveError(f"{folder} holds no trained weights (no last/)")
+    rows = read_json(point / "state.json")["rows"]
+    plot_curves(rows, folder / "curves.png", recipe.name)
+    matcher = Matcher.load(folder / "matcher").to(device).eval()
+    report = evaluate(matcher, load_split(recipe.dataset, "test"), protocol=recipe.protocol, cache=FeatureCache())
+    report.save(folder)
+    return Run(folder, recipe, report, rows)

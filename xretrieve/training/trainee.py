@@ -1,0 +1,94 @@
+"""What one training step runs: encode, hide tokens, prepare, score the block, loss. One forward call, so DDP can wrap it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xretrieve.heads.base import Head
+from xretrieve.tokens import Prepared, Tokens
+from xretrieve.training.losses import PairLoss, Stats
+
+
+def hide_tokens(tokens: Tokens, share: float) -> Tokens:
+    """Take each real local token out of the mask with probability ``share``; at least one stays.
+
+    The pooled vector is left as it is. Random numbers come from torch's global generator.
+    """
+    if not share or not tokens.local.shape[1]:
+        return tokens
+    draw = torch.rand(tokens.mask.shape, device=tokens.device).masked_fill(~tokens.mask, -1)  # (N,L)
+    stays = (draw >= share).scatter(1, draw.argmax(1, keepdim=True), True)
+    return type(tokens)(tokens.local, tokens.mask & stays, tokens.pooled)
+
+
+class Gather:
+    """Join what the processes computed, with gradients, so that the negatives are those of the whole batch.
+
+    Fabric's gather sums the gradient over the processes in its backward pass and DDP averages the parameters'
+    gradients, so 2 x 64 items give the loss and the gradient of 1 x 128.
+    """
+
+    def __init__(self, fabric: Any = None) -> None:
+        self.fabric = fabric if fabric is not None and fabric.world_size > 1 else None
+
+    def rows(self, part: Tensor) -> Tensor:
+        """(n, ...) of each process to (world * n, ...)."""
+        return part if self.fabric is None else self.fabric.all_gather(part, sync_grads=True).flatten(0, 1)
+
+    def tokens(self, part: Prepared) -> Prepared:
+        """The same for tokens, padded to the longest."""
+        if self.fabric is None:
+            return part
+        lengths = self.fabric.all_gather(torch.tensor(part.local.shape[1], device=part.device))
+        part = part.pad_to(int(lengths.max()))
+        mask = self.fabric.all_gather(part.mask.to(torch.uint8)).flatten(0, 1).bool()
+        return type(part)(self.rows(part.local), mask, self.rows(part.pooled))
+
+
+class Trainee(nn.Module):
+    """The parts that take part in the step.
+
+    Args:
+        head: the head.
+        loss: one of :mod:`xretrieve.training.losses`.
+        image: image backbone when it learns; None when its tokens come from the cache.
+        text: text backbone, the same.
+        gather: joins the processes' parts.
+
+    A head may define ``training_scores(queries, gallery) -> dict[str, Tensor]``: the loss is then the sum over these
+    matrices (auxiliary streams, probabilities instead of logits); otherwise it is taken on ``head.score``.
+    """
+
+    def __init__(self, head: Head, loss: PairLoss, image: nn.Module | None = None, text: nn.Module | None = None,
+                 gather: Gather | None = None) -> None:
+        super().__init__()
+        self.head, self.loss, self.image, self.text = head, loss, image, text
+        self.gather = gather or Gather()
+
+    def forward(self, images: Any, texts: Any, duplicates: Tensor, hide: tuple[float, float] = (0.0, 0.0)) -> tuple[Tensor, Stats]:
+        """Loss () and numbers to log of one block.
+
+        Args:
+            images: tokens of this process's images, or a prepared batch for the image backbone; item i goes with text i.
+            texts: the same for the captions.
+            duplicates: (P, P) bool over the whole batch, true pairs that must not be negatives.
+            hide: shares of image and text tokens to hide.
+        """
+        image_tokens = images if isinstance(images, Tokens) else self.image(images)
+        text_tokens = texts if isinstance(texts, Tokens) else self.text(texts)
+        gallery = self.head.prepare_gallery(hide_tokens(image_tokens, hide[0]))
+        queries = self.head.prepare_queries(hide_tokens(text_tokens, hide[1]))
+        gallery = self.gather.tokens(gallery)
+        if hasattr(self.head, "training_scores"):
+            matrices = self.head.training_scores(queries, gallery)
+        else:
+            matrices = {"score": self.head.score(queries, gallery)}
+        total, logged = None, {}
+        for scores in matrices.values():
+            loss, stats = self.loss(self.gather.rows(scores.float()), duplicates=duplicates)
+            total = loss if total is None else total + loss
+            logged = logged or stats  # the numbers of the first matrix, the one that ranks
+        return total, logged

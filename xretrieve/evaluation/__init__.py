@@ -1,4 +1,7 @@
-"""Evaluation: ranks, recalls, intervals, named protocols and reports. The public names are loaded on first use."""
+"""Evaluation: ranks, recalls, intervals, named protocols and reports.
+
+The public names are loaded on first use. No module here is called like one of them: importing it would hide the name.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,14 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
-    "evaluate": "xretrieve.evaluation.evaluate",
-    "evaluate_scores": "xretrieve.evaluation.evaluate",
-    "score_matrix": "xretrieve.evaluation.evaluate",
+    "evaluate": "xretrieve.evaluation.evaluator",
+    "evaluate_scores": "xretrieve.evaluation.evaluator",
+    "score_matrix": "xretrieve.evaluation.evaluator",
     "Report": "xretrieve.evaluation.report",
     "Protocol": "xretrieve.evaluation.protocols",
     "get_protocol": "xretrieve.evaluation.protocols",
     "list_protocols": "xretrieve.evaluation.protocols",
-    "compare": "xretrieve.evaluation.compare",
+    "compare": "xretrieve.evaluation.comparison",
 }
 
 __all__ = list(_PUBLIC)

@@ -1,0 +1,100 @@
+"""``xretrieve evaluate RUN``: the numbers of one model on one split, as a report."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(help="A run folder, or a model name such as open_clip:ARCH/TAG.")],
+    dataset: Annotated[str | None, typer.Option(help="Dataset name; default: the run's own.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Data root; default: XRETRIEVE_DATA, else ./data.")] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    layout: Annotated[str | None, typer.Option(help="karpathy, precomp, ...; default: what is there.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="flickr-1k, coco-1k, coco-5k, full; default: the usual one.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report; default: the run folder.")] = None,
+    trec: Annotated[Path | None, typer.Option(help="Also write TREC run and qrels files to this folder.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Images encoded at once.", min=1)] = 64,
+    bootstrap: Annotated[int, typer.Option(help="Resamples of the intervals; 0 for none.", min=0)] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resamples and the choice of samples.", min=0)] = 0,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Encode anew and store nothing.")] = False,
+) -> None:
+    """Evaluate a run or a pretrained model under a named protocol; writes report.html, report.json and ranks.npz."""
+    from xretrieve.data import datasets
+    from xretrieve.evaluation.evaluator import evaluate as run_evaluation
+    from xretrieve.evaluation.protocols import get_protocol
+    from xretrieve.matcher import load
+
+    if protocol is not None:
+        get_protocol(protocol)  # a wrong name should not cost a model's loading time
+    recipe = _recipe(run)
+    own = recipe.get("dataset", {})
+    name = dataset or own.get("name")
+    if name is None:
+        from xretrieve.errors import XRetrieveError
+
+        raise XRetrieveError(f"{run} has no recipe.yaml that names a dataset; write --dataset NAME")
+    at_home = name == own.get("name")
+    options = own.get("options", {}) if at_home else {}
+    data = datasets.load(
+        name,
+        root=root or (own.get("root") if at_home else None),
+        split=split,
+        layout=layout or (own.get("layout") if at_home else None),
+        **options,
+    )
+    if protocol is None and at_home and split == "test":
+        protocol = recipe.get("protocol")
+    cache = None
+    if not no_cache:
+        from xretrieve.data.cache import FeatureCache
+
+        cache = FeatureCache()
+    progress = sys.stderr.isatty() and not json
+    report = run_evaluation(
+        load(run), data, protocol, cache, batch_size, progress, bootstrap, seed, name=_label(run, recipe), trec=trec
+    )
+    folder = report.save(out or _folder(run, name, split, at_home or not own))
+    if json:
+        print(report.to_json())
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(report)
+    console.print(f"written: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def _recipe(run: str) -> dict[str, Any]:
+    """The recipe of a run as plain keys, empty for a model name; ``dataset: NAME`` and ``{name: NAME}`` both work."""
+    import yaml
+
+    path = Path(run) / "recipe.yaml"
+    if not path.is_file():
+        return {}
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if isinstance(recipe.get("dataset"), str):
+        recipe["dataset"] = {"name": recipe["dataset"]}
+    return recipe
+
+
+def _label(run: str, recipe: dict[str, Any]) -> str:
+    return str(recipe.get("name") or (Path(run).resolve().name if Path(run).is_dir() else run))
+
+
+def _folder(run: str, dataset: str, split: str, at_home: bool) -> Path:
+    """The run folder for its own test split; other splits and datasets beside it, so that they replace nothing."""
+    if not Path(run).is_dir():
+        return Path("runs") / re.sub(r"[^\w.-]+", "-", f"{run}-{dataset}-{split}")
+    return Path(run) if at_home and split == "test" else Path(run) / f"{dataset}-{split}"

@@ -1,0 +1,235 @@
+"""`evaluate`: encode, score, rank, resample, report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xretrieve.errors import XRetrieveError
+from xretrieve.evaluation.bootstrap import intervals, resampled
+from xretrieve.evaluation.metrics import Metrics, Setting, compute_folds, fold_members
+from xretrieve.evaluation.protocols import Protocol, get_protocol
+from xretrieve.evaluation.ranks import check_scores, rank_counts
+from xretrieve.evaluation.report import Report
+from xretrieve.evaluation.samples import choose_samples, pictures_of, thumbnail
+
+if TYPE_CHECKING:
+    from xretrieve.data.base import RetrievalDataset
+
+
+def evaluate(
+    matcher: Any,
+    dataset: RetrievalDataset,
+    protocol: str | Protocol | None = None,
+    cache: Any = None,
+    batch_size: int = 64,
+    progress: bool = False,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    *,
+    name: str = "",
+    trec: str | Path | None = None,
+) -> Report:
+    """Rank every image for every caption and every caption for every image.
+
+    Args:
+        matcher: a :class:`xretrieve.Matcher`, or anything with its ``encode_images``, ``encode_texts`` and ``score``.
+        dataset: one split.
+        protocol: a name (:func:`list_protocols`); None takes the usual one of the dataset, else ``full``.
+        cache: a feature cache, or None to encode anew.
+        batch_size: images encoded at once.
+        progress: show a bar on stderr.
+        bootstrap: resamples of the 95 % intervals, 0 for none.
+        seed: of the resamples and of the choice of samples.
+        name: the row's name in tables; the matcher's own by default.
+        trec: a folder for TREC run and qrels files of both directions.
+    """
+    protocol = get_protocol(protocol, dataset.name, len(dataset))
+    protocol.check(len(dataset), dataset.coverage)  # before the hours of encoding
+    wall, cpu = time.perf_counter(), time.process_time()
+    scores, parts = score_matrix(
+        matcher, dataset, cache=cache, batch_size=batch_size, progress=progress, folds=protocol.folds
+    )
+    report = evaluate_scores(
+        scores,
+        dataset.owner,
+        protocol=protocol,
+        dataset=dataset.name,
+        split=dataset.split,
+        image_ids=dataset.image_ids,
+        caption_ids=dataset.caption_ids,
+        captions=dataset.captions,
+        images=dataset.images,
+        expected_images=dataset.expected_images,
+        bootstrap=bootstrap,
+        seed=seed,
+        name=name or getattr(matcher, "name", "") or type(matcher).__name__,
+        trec=trec,
+    )
+    report.dataset["layout"] = dataset.layout
+    fingerprint = getattr(matcher, "fingerprint", lambda: "")()
+    report.matcher = {
+        "name": getattr(matcher, "name", ""),
+        "fingerprint": fingerprint,
+        "source": str(getattr(matcher, "source", "")),
+    }
+    report.seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, **parts}
+    return report
+
+
+def score_matrix(
+    matcher: Any,
+    dataset: RetrievalDataset,
+    *,
+    cache: Any = None,
+    batch_size: int = 64,
+    progress: bool = False,
+    folds: int = 1,
+    block: int = 512,
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Scores (N, C) float32 of a whole split, and the wall seconds of encoding and scoring.
+
+    With folds only the pairs inside a fold are scored; the other cells hold NaN and no fold looks at them.
+    """
+    import torch
+
+    start = time.perf_counter()
+    with torch.inference_mode():
+        images = matcher.encode_images(
+            dataset.images, ids=dataset.image_ids, batch_size=batch_size, cache=cache, progress=progress
+        )
+        texts = matcher.encode_texts(dataset.captions)
+        if len(images) != len(dataset) or len(texts) != len(dataset.captions):
+            raise XRetrieveError(
+                f"{dataset.name}/{dataset.split}: {len(images)} of {len(dataset)} images and {len(texts)} of "
+                f"{len(dataset.captions)} captions were encoded; look with `xretrieve data check {dataset.name}`"
+            )
+        encoded = time.perf_counter()
+        by_caption = np.full((len(texts), len(images)), np.nan, np.float32) if folds > 1 else None
+        if by_caption is None:
+            by_caption = np.empty((len(texts), len(images)), np.float32)
+        jobs = [
+            (columns[i : i + block], rows)
+            for rows, columns in fold_members(dataset.owner, len(images), folds)
+            for i in range(0, len(columns), block)
+        ]
+        for columns, rows in _bar(jobs, "scoring", progress):
+            scored = matcher.score(texts[torch.from_numpy(columns)], images[rows])  # (block, fold)
+            by_caption[columns, rows] = scored.float().cpu().numpy()
+    return by_caption.T, {"encode": encoded - start, "score": time.perf_counter() - encoded}
+
+
+def evaluate_scores(
+    scores: Any,
+    owner: Any,
+    *,
+    protocol: str | Protocol | None = None,
+    dataset: str = "scores",
+    split: str = "",
+    image_ids: Sequence[str] | None = None,
+    caption_ids: Sequence[str] | None = None,
+    captions: Sequence[str] | None = None,
+    images: Sequence[Any] | None = None,
+    expected_images: int | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    name: str = "scores",
+    trec: str | Path | None = None,
+) -> Report:
+    """The same from a score matrix, for ensembles (average the matrices, end the name with a star) and other tools.
+
+    Args:
+        scores: (N, C) float32 or float64, images x captions, numpy or torch.
+        owner: (C,) the image row of each caption.
+        image_ids, caption_ids, captions, images: for messages and samples; numbers stand in for missing ids.
+        expected_images: images of the whole split, when some are missing here.
+        protocol, bootstrap, seed, name, trec: as in :func:`evaluate`.
+    """
+    wall, cpu = time.perf_counter(), time.process_time()
+    scores, owner = check_scores(scores, owner, image_ids, caption_ids)
+    protocol = get_protocol(protocol, dataset, len(scores))
+    expected = expected_images if expected_images is not None else len(scores)
+    warnings = protocol.check(len(scores), len(scores) / expected if expected else 0.0)
+    image_ids = list(image_ids) if image_ids is not None else [str(i) for i in range(len(scores))]
+    caption_ids = list(caption_ids) if caption_ids is not None else [str(c) for c in range(len(owner))]
+    captions = list(captions) if captions is not None else [f"caption {c}" for c in caption_ids]
+    for what, given, size in (("image", image_ids, len(scores)), ("caption", caption_ids, len(owner))):
+        if len(given) != size:
+            raise XRetrieveError(f"{len(given)} {what} ids for {size} {what}s")
+    columns = protocol.columns(owner)
+    if columns is not None:
+        scores, owner = scores[:, columns], owner[columns]
+        caption_ids, captions = [caption_ids[c] for c in columns], [captions[c] for c in columns]
+
+    counts = rank_counts(scores, owner, protocol.folds, image_ids, caption_ids)
+    by_rule = {
+        ties: compute_folds(counts.i2t(ties), counts.t2i(ties), owner, protocol.folds, protocol.ks)
+        for ties in dict.fromkeys((protocol.ties, "pessimistic", "optimistic"))
+    }
+    values, per_fold = by_rule[protocol.ties]
+    setting = Setting(
+        protocol.name, dataset, split, len(scores), len(owner), expected, protocol.ties, protocol.folds, bootstrap, seed
+    )
+    spans = {}
+    if bootstrap:
+        ranks = counts.i2t(protocol.ties), counts.t2i(protocol.ties)
+        spans = intervals(
+            resampled(*ranks, owner, ks=protocol.ks, folds=protocol.folds, resamples=bootstrap, seed=seed)
+        )
+    bounds = {key: (by_rule["pessimistic"][0][key], by_rule["optimistic"][0][key]) for key in values}
+    samples = choose_samples(scores, counts, image_ids, caption_ids, captions, ties=protocol.ties, seed=seed)
+    if trec is not None:
+        from xretrieve.evaluation.trec import write_both
+
+        write_both(trec, scores, counts, image_ids, caption_ids, tag=name)
+    row = {image: i for i, image in enumerate(image_ids)}
+    thumbnails = {image: thumbnail(images[row[image]]) for image in pictures_of(samples)} if images is not None else {}
+    return Report(
+        name=name,
+        metrics=Metrics(setting, values, spans, bounds, per_fold if protocol.folds > 1 else []),
+        protocol=protocol,
+        counts=counts,
+        image_ids=image_ids,
+        caption_ids=caption_ids,
+        dataset={
+            "name": dataset,
+            "split": split,
+            "images": len(scores),
+            "captions": len(owner),
+            "expected_images": expected,
+        },
+        seconds={"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu},
+        versions=versions(),
+        samples=samples,
+        thumbnails={image: jpeg for image, jpeg in thumbnails.items() if jpeg is not None},
+        warnings=warnings,
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Python, the libraries that are loaded, and the machine."""
+    from xretrieve.version import __version__
+
+    found = {"xretrieve": __version__, "python": platform.python_version(), "numpy": np.__version__}
+    for module in ("torch", "timm", "open_clip", "transformers"):
+        if module in sys.modules:
+            found[module] = str(getattr(sys.modules[module], "__version__", "?"))
+    found["machine"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return found
+
+
+def _bar(jobs: Sequence[Any], what: str, progress: bool) -> Any:
+    if not progress:
+        return jobs
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(jobs, what, console=Console(stderr=True), transient=True)

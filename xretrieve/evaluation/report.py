@@ -1,0 +1,161 @@
+"""`Report`: what one evaluation found, in the terminal, as a folder of files, and as one HTML page."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xretrieve.errors import XRetrieveError
+from xretrieve.evaluation.metrics import Metric, Metrics
+from xretrieve.evaluation.protocols import Protocol
+from xretrieve.evaluation.ranks import RankCounts
+from xretrieve.evaluation.samples import Sample
+from xretrieve.utils.files import atomic_path, read_json, write_json, write_text
+
+FORMAT = 1
+_COUNTS = ("i2t_greater", "i2t_equal", "t2i_greater", "t2i_equal", "owner")
+
+
+@dataclass
+class Report:
+    """The result of :func:`xretrieve.evaluate`; ``report["rsum"]`` is a metric with its interval.
+
+    Args:
+        name: what its row is called in tables; a star at the end marks an ensemble.
+        metrics: every number with its setting.
+        protocol: the rule behind the numbers.
+        counts: per query, the negatives above and level with its answer.
+        image_ids, caption_ids: (N,), (C,) names of the queries, in the order of the counts.
+        matcher: ``name``, ``fingerprint`` and ``source`` of the model.
+        dataset: ``name``, ``split``, ``layout``, ``images``, ``captions``, ``expected_images``.
+        seconds: ``wall`` and ``cpu`` of the whole evaluation, and of its parts.
+        versions: of Python, the libraries and the machine.
+        samples: rankings to look at.
+        thumbnails: image id -> small JPEG, for the samples.
+        warnings: what a reader must know before comparing.
+        created: date and time, UTC.
+    """
+
+    name: str
+    metrics: Metrics
+    protocol: Protocol
+    counts: RankCounts
+    image_ids: list[str]
+    caption_ids: list[str]
+    matcher: dict[str, str] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
+    thumbnails: dict[str, bytes] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    created: str = ""
+
+    def __getitem__(self, name: str) -> Metric:
+        return self.metrics[name]
+
+    @property
+    def i2t_ranks(self) -> np.ndarray:
+        """(N,) 0-based ranks under the protocol's tie rule."""
+        return self.counts.i2t(self.protocol.ties)
+
+    @property
+    def t2i_ranks(self) -> np.ndarray:
+        """(C,) 0-based ranks under the protocol's tie rule."""
+        return self.counts.t2i(self.protocol.ties)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the per-query arrays and the pictures, as plain values."""
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "created": self.created,
+            "matcher": self.matcher,
+            "dataset": self.dataset,
+            "protocol": dataclasses.asdict(self.protocol),
+            **self.metrics.to_dict(),
+            "warnings": self.warnings,
+            "seconds": self.seconds,
+            "versions": self.versions,
+            "samples": [dataclasses.asdict(sample) for sample in self.samples],
+        }
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as text."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        rows: Sequence[Report] = (),
+        published: Sequence[Any] = (),
+        log: str | Path | None = None,
+    ) -> Path:
+        """Write ``report.json``, ``ranks.npz`` and ``report.html`` into a folder, each whole or not at all.
+
+        Args:
+            folder: made if it is missing; other files in it are left alone.
+            rows, published, log: see :func:`xretrieve.evaluation.html.render`; ``log`` defaults to ``folder/log.csv``.
+        """
+        from xretrieve.evaluation.html import render
+
+        folder = Path(folder)
+        if log is None and (folder / "log.csv").is_file():
+            log = folder / "log.csv"
+        page = render(self, rows=rows, published=published, log=log)
+        arrays = {name: getattr(self.counts, name) for name in _COUNTS}
+        arrays |= {"folds": np.array(self.counts.folds), "i2t_ranks": self.i2t_ranks, "t2i_ranks": self.t2i_ranks}
+        arrays |= {"image_ids": np.array(self.image_ids), "caption_ids": np.array(self.caption_ids)}
+        arrays["thumb_ids"] = np.array(list(self.thumbnails), dtype=str)
+        arrays |= {f"thumb_{i}": np.frombuffer(jpeg, np.uint8) for i, jpeg in enumerate(self.thumbnails.values())}
+        with atomic_path(folder / "ranks.npz") as part, open(part, "wb") as handle:
+            np.savez_compressed(handle, **arrays)
+        write_text(folder / "report.html", page)
+        write_json(folder / "report.json", self.to_dict())  # last: a folder with report.json is complete
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Report:
+        """Read what :meth:`save` wrote; a folder without a report is an error that says how to make one."""
+        folder = Path(folder)
+        if not (folder / "report.json").is_file() or not (folder / "ranks.npz").is_file():
+            raise XRetrieveError(
+                f"{folder} holds no report (report.json and ranks.npz); run `xretrieve evaluate {folder}`"
+            )
+        values = read_json(folder / "report.json")
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise XRetrieveError(f"{folder / 'report.json'} is not a report of format {FORMAT}; evaluate the run again")
+        try:
+            with np.load(folder / "ranks.npz", allow_pickle=False) as arrays:
+                counts = RankCounts(*(arrays[name] for name in _COUNTS), int(arrays["folds"]))
+                image_ids, caption_ids = arrays["image_ids"].tolist(), arrays["caption_ids"].tolist()
+                thumbs = {name: arrays[f"thumb_{i}"].tobytes() for i, name in enumerate(arrays["thumb_ids"].tolist())}
+        except (ValueError, KeyError, OSError, EOFError) as error:
+            raise XRetrieveError(f"{folder / 'ranks.npz'} is broken ({error}); evaluate the run again") from error
+        return cls(
+            metrics=Metrics.from_dict(values),
+            protocol=Protocol(**values["protocol"]),
+            counts=counts,
+            image_ids=image_ids,
+            caption_ids=caption_ids,
+            samples=[Sample.from_dict(sample) for sample in values["samples"]],
+            thumbnails=thumbs,
+            **{k: values[k] for k in ("name", "matcher", "dataset", "seconds", "versions", "warnings", "created")},
+        )
+
+    def __str__(self) -> str:
+        from xretrieve.evaluation.terminal import to_text
+
+        return to_text(self)
+
+    def __rich__(self) -> Any:
+        from xretrieve.evaluation.terminal import to_rich
+
+        return to_rich(self)

@@ -1,0 +1,104 @@
+"""TREC run and qrels files, so that trec_eval and its relatives can check the numbers.
+
+trec_eval breaks ties by document id, not by the expected rank; without ties its recalls equal ours.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from xretrieve.errors import XRetrieveError
+from xretrieve.evaluation.metrics import fold_members
+from xretrieve.evaluation.ranks import RankCounts, top_k
+from xretrieve.utils.files import write_text
+
+_UNSAFE = re.compile(r"[\s%]")
+
+
+def trec_id(name: str) -> str:
+    """The id as one word: white space and % become %XX, so that different ids stay different.
+
+    >>> trec_id("a dog.jpg")
+    'a%20dog.jpg'
+    """
+    return _UNSAFE.sub(lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), name)
+
+
+def run_lines(
+    queries: Sequence[str], docs: Sequence[str], scores: np.ndarray, tag: str = "xretrieve", depth: int = 100
+) -> Iterable[str]:
+    """Lines ``qid Q0 docid rank score tag``, best first, rank from 1. scores (Q, G)."""
+    names = [trec_id(doc) for doc in docs]
+    tag = trec_id(tag) or "xretrieve"
+    for query, places, values in zip(queries, *(a.tolist() for a in top_k(scores, depth)), strict=True):
+        name = trec_id(query)
+        for rank, (place, value) in enumerate(zip(places, values, strict=True), 1):
+            yield f"{name} Q0 {names[place]} {rank} {value:.9g} {tag}\n"
+
+
+def write_both(
+    folder: str | Path,
+    scores: np.ndarray,
+    counts: RankCounts,
+    image_ids: Sequence[str],
+    caption_ids: Sequence[str],
+    *,
+    tag: str = "xretrieve",
+    depth: int = 100,
+) -> Path:
+    """Write ``i2t.run``, ``i2t.qrels``, ``t2i.run`` and ``t2i.qrels``; with folds a query lists only its own fold.
+
+    Args:
+        scores: (N, C) images x captions.
+        counts: gives the owner map and the folds.
+        depth: lines per query.
+    """
+    folder, owner = Path(folder), counts.owner
+    lines: dict[str, list[str]] = {name: [] for name in ("i2t.run", "i2t.qrels", "t2i.run", "t2i.qrels")}
+    for rows, columns in fold_members(owner, len(image_ids), counts.folds):
+        images, captions = image_ids[rows], [caption_ids[c] for c in columns]
+        block = scores if counts.folds == 1 else scores[rows][:, columns]
+        lines["i2t.run"] += run_lines(images, captions, block, tag, depth)
+        lines["t2i.run"] += run_lines(captions, images, block.T, tag, depth)
+    for caption, image in sorted(enumerate(owner.tolist()), key=lambda pair: (pair[1], pair[0])):
+        lines["i2t.qrels"].append(f"{trec_id(image_ids[image])} 0 {trec_id(caption_ids[caption])} 1\n")
+    lines["t2i.qrels"] = [
+        f"{trec_id(c)} 0 {trec_id(image_ids[i])} 1\n" for c, i in zip(caption_ids, owner, strict=True)
+    ]
+    for name, content in lines.items():
+        write_text(folder / name, "".join(content))
+    return folder
+
+
+def read_run(path: str | Path) -> dict[str, list[tuple[str, float]]]:
+    """Query id -> [(document id, score)], best first, ids as written; a broken line is an error with its number."""
+    out: dict[str, list[tuple[int, str, float]]] = {}
+    for number, parts in _fields(path, 6):
+        try:
+            out.setdefault(parts[0], []).append((int(parts[3]), parts[2], float(parts[4])))
+        except ValueError as error:
+            raise XRetrieveError(f"{os.fspath(path)}, line {number}: rank or score is not a number") from error
+    return {query: [(doc, score) for _, doc, score in sorted(hits)] for query, hits in out.items()}
+
+
+def read_qrels(path: str | Path) -> dict[str, set[str]]:
+    """Query id -> the relevant document ids."""
+    out: dict[str, set[str]] = {}
+    for _, (query, _, doc, relevance) in _fields(path, 4):
+        if relevance != "0":
+            out.setdefault(query, set()).add(doc)
+    return out
+
+
+def _fields(path: str | Path, count: int) -> Iterable[tuple[int, list[str]]]:
+    with open(path, encoding="utf-8") as handle:
+        for number, line in enumerate(handle, 1):
+            parts = line.split()
+            if len(parts) != count:
+                raise XRetrieveError(f"{os.fspath(path)}, line {number}: {len(parts)} fields, a line has {count}")
+            yield number, parts

@@ -71,10 +71,7 @@ class Gallery:
         """
         out = Path(out)
         create_index(index, 8, **index_options)  # a wrong name or option, or no faiss: said before an hour of encoding
-        if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-            raise XRetrieveError(f"{out} exists and is not a gallery; choose another name")
-        if (out / MANIFEST).is_file() and not overwrite:
-            raise XRetrieveError(f"{out} exists; add to it (Gallery.open(...).add, --add) or replace it (overwrite=True, --overwrite)")
+        cls.check_out(out, overwrite)
         plan = make_plan(source, [])
         items, vectors, failed = encode_items(matcher, plan.new, batch_size, cache, progress)
         failed = plan.failed + failed
@@ -88,6 +85,15 @@ class Gallery:
             store.change(items=items, vectors=vectors, failed=failed)
             GalleryIndex(store).write(_test_queries(matcher, source, store))
         return cls(Store.open(out), matcher)
+
+    @staticmethod
+    def check_out(out: str | Path, overwrite: bool = False) -> None:
+        """Raise unless a gallery may be written at ``out``: never over something else, over a gallery only if told to."""
+        out = Path(out)
+        if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+            raise XRetrieveError(f"{out} exists and is not a gallery; choose another name")
+        if (out / MANIFEST).is_file() and not overwrite:
+            raise XRetrieveError(f"{out} exists; add to it (Gallery.open(...).add, --add) or replace it (overwrite=True, --overwrite)")
 
     @classmethod
     def open(cls, path: str | Path, matcher: Matcher | None = None) -> Gallery:

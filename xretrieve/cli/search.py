@@ -1,0 +1,111 @@
+"""``xretrieve search INDEX "a dog in the snow"``: search a gallery."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from xretrieve.query import Query
+    from xretrieve.ranking import Ranking
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def search(
+    gallery: Annotated[Path, typer.Argument(metavar="INDEX", help="A gallery made by `xretrieve index`.")],
+    text: Annotated[Optional[str], typer.Argument(help="What the picture shows; with --image, what should be different.")] = None,
+    more: Annotated[Optional[list[str]], typer.Option("--and", help="Another detail of the same picture; repeatable.")] = None,
+    image: Annotated[Optional[Path], typer.Option(help="A reference picture.")] = None,
+    k: Annotated[int, typer.Option("-k", help="Results.")] = 10,
+    where: Annotated[Optional[list[str]], typer.Option(metavar="KEY=VALUE", help="Only pictures with this metadata; repeat a key for any of several values.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="The score of each text and picture of the query beside each result.")] = False,
+    html: Annotated[Optional[Path], typer.Option(help="Also write one page with the pictures.")] = None,
+    model: Annotated[Optional[str], typer.Option(help="The run or model that made the gallery, where it is no longer at its place.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Search with a text, several texts (--and), a picture (--image), or a picture and a change."""
+    query = make_query(text, more or [], image)
+    wanted = parse_where(where or [])
+    from xretrieve.gallery import Gallery
+
+    opened = Gallery.open(gallery)
+    if model:
+        from xretrieve.matcher import load
+
+        opened = Gallery.open(gallery, matcher=load(model))
+    ranking = opened.search(query, k=k, where=wanted)
+    told = [ranking.explain(place)["parts"] for place in range(len(ranking))] if explain else None
+    if html is not None:
+        ranking.to_html(html)
+    if as_json:
+        result = ranking.to_json()
+        for hit, parts in zip(result["hits"], told or []):
+            hit["parts"] = parts
+        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    _table(ranking, told)
+    if html is not None:
+        typer.echo(f"page: {html}")
+
+
+def make_query(text: str | None, more: list[str], image: Path | None) -> Query:
+    """The query that the command line's words make."""
+    from xretrieve.errors import XRetrieveError
+    from xretrieve.query import Image, ImageText, MultiText, Text
+
+    if text is None and more:
+        raise XRetrieveError('--and adds to a text: write xretrieve search INDEX "first detail" --and "second detail"')
+    if image is not None:
+        return Image(image) if text is None else ImageText(image, " and ".join([text, *more]))
+    if text is None:
+        raise XRetrieveError('nothing to search for: give a text, --image PICTURE, or both')
+    return MultiText([text, *more]) if more else Text(text)
+
+
+def parse_where(items: list[str]) -> dict[str, list[Any]]:
+    """``key=value`` strings to a filter. A value that can be read as a number or a truth value also matches as such.
+
+    >>> parse_where(["split=test", "year=2020", "split=val"])
+    {'split': ['test', 'val'], 'year': ['2020', 2020]}
+    """
+    from xretrieve.errors import XRetrieveError
+
+    wanted: dict[str, list[Any]] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not key or not equals:
+            raise XRetrieveError(f"--where {item!r}: write key=value, for example split=test")
+        wanted.setdefault(key, []).append(value)
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            continue
+        if isinstance(parsed, (bool, int, float)):
+            wanted[key].append(parsed)
+    return wanted
+
+
+def _table(ranking: Ranking, told: list[list[dict[str, Any]]] | None) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("rank", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("id", overflow="fold")
+    for part in told[0] if told else []:
+        table.add_column(escape(part.get("text") or "picture"), justify="right")
+    for place, hit in enumerate(ranking):
+        parts = [f"{part['score']:.4f}" for part in told[place]] if told else []
+        table.add_row(str(hit.rank), f"{hit.score:.4f}", escape(hit.id), *parts)
+    if len(ranking):
+        Console().print(table)
+    if ranking.note:
+        typer.echo(f"note: {ranking.note}")

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from xretrieve.backbones.grids import full_mask, grid_tokens
 from xretrieve.backbones.images import ImageBackbone
 from xretrieve.backbones.weights import load_strict, no_hub, read_weights
 from xretrieve.errors import XRetrieveError, unknown
@@ -58,20 +59,11 @@ class TimmImages(ImageBackbone):
         """batch (N,3,H,W) uint8 to Tokens; local (N,cells or patches,D)."""
         pixels = (batch.float() - self.mean) / self.std
         features = self.model.forward_features(pixels.contiguous(memory_format=torch.channels_last))
-        local = self._local(features)
+        local = grid_tokens(self.model, features, self.name)
         if not self.from_model:
             return Tokens.from_local(local.float())
         pooled = self.model.forward_head(features, pre_logits=True)
-        return Tokens(local.float(), torch.ones(local.shape[:2], dtype=torch.bool, device=local.device), pooled.float())
-
-    def _local(self, features: Tensor) -> Tensor:
-        if not isinstance(features, Tensor) or features.ndim not in (3, 4):
-            raise XRetrieveError(f"{self.name}: timm's forward_features of this model gives neither a grid nor tokens")
-        if features.ndim == 4:
-            if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
-                return features.flatten(1, 2)  # (N,H,W,D) -> (N,HW,D)
-            return features.flatten(2).transpose(1, 2)  # (N,D,H,W) -> (N,HW,D)
-        return features[:, getattr(self.model, "num_prefix_tokens", 0) :]  # (N,1+R,D) -> (N,R,D)
+        return Tokens(local.float(), full_mask(local), pooled.float())
 
     def preprocessing(self) -> dict[str, Any]:
         """Input size, crop, interpolation, mean and std."""

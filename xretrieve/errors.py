@@ -13,7 +13,11 @@ class XRetrieveError(Exception):
     """
 
 
-def unknown(kind: str, name: str, options: Iterable[str]) -> XRetrieveError:
+class UnknownNameError(XRetrieveError):
+    """A name that nothing has: always the caller's slip, never the state of some file."""
+
+
+def unknown(kind: str, name: str, options: Iterable[str]) -> UnknownNameError:
     """The error for a name that is not one of ``options``; it names the nearest one.
 
     >>> str(unknown("head", "dula", ["dual", "sgr"]))
@@ -23,4 +27,4 @@ def unknown(kind: str, name: str, options: Iterable[str]) -> XRetrieveError:
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     shown = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
-    return XRetrieveError(f"unknown {kind} {name!r}{hint} (known: {shown})")
+    return UnknownNameError(f"unknown {kind} {name!r}{hint} (known: {shown})")

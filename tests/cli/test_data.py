@@ -40,6 +40,23 @@ def test_list_names_every_dataset_and_what_is_there(root: Path, capsys: pytest.C
     assert main(["data", "list", "--root", str(root)]) == 0 and "flickr8k" in capsys.readouterr().out
 
 
+def test_the_bare_verb_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data"]) == 0
+    captured = capsys.readouterr()
+    assert "prepare" in captured.out and not captured.err
+
+
+def test_a_place_that_cannot_be_written_says_to_choose_another(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "vocab").write_text("a file where a folder should be")
+    assert main(["data", "prepare", "flickr8k", "--vocab", "--root", str(root)]) == 2
+    assert "choose another place with --out" in capsys.readouterr().err
+
+
+def test_checking_scenes_generates_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = run_json(capsys, "check", "scenes", "--root", str(tmp_path), status=1)
+    assert "data prepare scenes" in report["splits"][0]["effect"] and not list(tmp_path.iterdir())
+
+
 def test_root_comes_from_the_environment(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +95,8 @@ def test_check_read_names_a_truncated_picture(root: Path, capsys: pytest.Capture
 def test_bad_input_is_one_line_and_status_2(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for args, message in (
         (["check", "flickr8", "--root", str(root)], "did you mean 'flickr8k'"),
+        (["check", "mscoco", "--split", "val207", "--root", str(root)], "did you mean 'val2017'"),
+        (["check", "flickr8k", "--layout", "karpaty", "--root", str(root)], "did you mean 'karpathy'"),
         (["show", "flickr8k", "--split", "tset", "--root", str(root)], "did you mean 'test'"),
         (["show", "flickr8k", "nothing.jpg", "--root", str(root)], "no image 'nothing.jpg'; ids look like '4.jpg'"),
         (["show", "flickr8k", "-o", "photo=x", "--root", str(root)], "did you mean 'photos'"),

@@ -13,12 +13,19 @@ import typer
 from xretrieve.config import apply_overrides
 from xretrieve.errors import XRetrieveError
 
-app = typer.Typer(help="List, check, prepare and show datasets.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="List, check, prepare and show datasets.", add_completion=False)
 
 ROOT = typer.Option(None, "--root", help="Data root; default XRETRIEVE_DATA or ./data.")
 AS_JSON = typer.Option(False, "--json", help="Print JSON and nothing else.")
 LAYOUT = typer.Option(None, "--layout", help="karpathy or precomp (COCO also official, regions); default: what is there.")
 OPTIONS = typer.Option([], "--option", "-o", metavar="KEY=VALUE", help="A loader option, e.g. -o photos=flickr8k; repeatable.")
+
+
+@app.callback(invoke_without_command=True)
+def overview(context: typer.Context) -> None:
+    """List, check, prepare and show datasets."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command("list")
@@ -41,7 +48,8 @@ def list_datasets(root: str | None = ROOT, as_json: bool = AS_JSON) -> None:
         return
     from rich.table import Table
 
-    table = Table("name", "tasks", f"found under {data_root(root)}")
+    folder = data_root(root)
+    table = Table("name", "tasks", f"found under {folder}{'' if folder.is_dir() else ' (no such folder)'}")
     for row in rows:
         nothing = "made on demand" if row["name"] == "scenes" else "nothing"
         table.add_row(row["name"], ", ".join(row["tasks"]), "\n".join(row["found"]) or nothing)
@@ -186,7 +194,8 @@ def _print_report(report: Any) -> None:
         words = f"{s.words_mean:.1f} / {s.words_max}" if s.captions else ""
         table.add_row(s.split, s.layout or "-", f"{s.images:,} of {s.expected_images:,}", f"{s.captions:,}",
                       f"{s.distinct_captions:,}", words, f"{s.regions:,}" if s.regions else "")
-    console.print(f"\n[bold]{escape(report.name)}[/bold] under {escape(report.root)}")
+    where = f"under {report.root}" if report.name != "scenes" else "(generated)"
+    console.print(f"\n[bold]{escape(report.name)}[/bold] {escape(where)}")
     console.print(table)
     incomplete = False
     for s in report.splits:
@@ -202,7 +211,9 @@ def _print_report(report: Any) -> None:
         for line in said[1:]:
             console.print(f"  {escape(line)}")
     if incomplete:
-        console.print(f"get it: {escape(report.url)}\nput it: {escape(report.put)}")
+        console.print(f"get it: {escape(report.url)}")
+        if report.put:
+            console.print(f"put it: {escape(report.put)}")
     console.print(f"terms: {escape(report.terms)}")
     if not report.read:
         console.print("pictures and features were not opened; --read does that")

@@ -13,7 +13,7 @@ from xretrieve.data.base import FeatureRow
 from xretrieve.data.info import DatasetInfo
 from xretrieve.data.picture_index import picture_problem
 from xretrieve.data.precomp import bad_feature_rows, feature_header
-from xretrieve.errors import XRetrieveError
+from xretrieve.errors import UnknownNameError, XRetrieveError
 from xretrieve.utils.files import data_root
 
 FIRST = 5  # how many names of missing or broken files a report lists
@@ -87,6 +87,9 @@ def check(
         read: decode every picture and scan every feature row instead of looking at sizes only.
         progress: wraps the loop over images, for a progress bar.
         options: those of the dataset's loader.
+
+    Raises:
+        XRetrieveError: unknown dataset, split, layout or option; what is wrong with the files is in the report.
     """
     card = datasets.info(name)
     asked = [split] if split else [*(card.splits if card else ("train", "val", "test"))]
@@ -113,6 +116,8 @@ def _check_split(
     try:
         found = datasets.annotations(name, root, split, layout, **options)
         found = found or _as_annotations(name, root, split, options)
+    except UnknownNameError:
+        raise  # a slip in the call, not something about the files
     except XRetrieveError as error:
         there = not isinstance(error, NothingFoundError)
         said = str(error).removeprefix(f"{name}/{split}: ").partition(". `xretrieve data check")[0]  # this is that check
@@ -145,6 +150,8 @@ def _check_split(
 
 def _as_annotations(name: str, root: str | Path | None, split: str, options: dict[str, Any]) -> Annotations:
     """A dataset whose loader cannot list absent pictures, seen as annotations with nothing missing."""
+    if name == "scenes" and not datasets.found(name, root):  # loading would generate it, and a check changes nothing
+        raise NothingFoundError("not generated yet: `xretrieve data prepare scenes` does that, and so does its first use")
     data = datasets.load(name, root, split, **options)
     texts: list[list[int]] = [[] for _ in data.image_ids]
     for caption, row in enumerate(data.owner):
@@ -154,7 +161,9 @@ def _as_annotations(name: str, root: str | Path | None, split: str, options: dic
         ImageRecord(i, image, [data.captions[c] for c in own], [data.caption_ids[c] for c in own], meta, list(boxes))
         for i, image, own, meta, boxes in zip(data.image_ids, data.images, texts, data.metadata, regions, strict=True)
     ]
-    return Annotations(name, data.split, data.layout, str(data_root(root)), records)
+    first = data.images[0] if data.images else None
+    source = str(first.path if isinstance(first, FeatureRow) else first.parent) if first else str(data_root(root))
+    return Annotations(name, data.split, data.layout, source, records)
 
 
 def _broken(records: Sequence[ImageRecord], read: bool, progress: Progress) -> Iterable[str]:

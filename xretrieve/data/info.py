@@ -57,7 +57,8 @@ INFO: dict[str, DatasetInfo] = {
         title="MS-COCO captions",
         tasks=("image_text", "multi_query"),
         splits={"train": (113287, 566747), "val": (5000, 25010), "test": (5000, 25010)},
-        extra_splits={"val2017": (5000, 25014), "train2017": (118287, 591753), "regions": (0, 0)},
+        extra_splits={"val2017": (5000, 25014), "train2017": (118287, 591753), "val2014": (40504, 202654),
+                      "train2014": (82783, 414113), "regions": (0, 0)},
         url="https://cocodataset.org/#download (photos, captions_*.json), "
         "https://cs.stanford.edu/people/karpathy/deepimagesent/ (dataset_coco.json), "
         "https://github.com/kuanghuei/SCAN (coco_precomp)",

@@ -194,7 +194,7 @@ def _process(fabric: Any, recipe: Recipe, folder: Path, shown: bool | None, on_s
 
 def finish(folder: Path, recipe: Recipe, device: torch.device | str = "cpu") -> Run:
     """Draw the curves, and measure the best matcher on the test split; report.json is written last."""
-    from xretrieve.evaluation.evaluate import evaluate
+    from xretrieve.evaluation import evaluate
 
     point = find_point(folder)
     if point is None:

@@ -24,11 +24,30 @@ def hide_tokens(tokens: Tokens, share: float) -> Tokens:
     return type(tokens)(tokens.local, tokens.mask & stays, tokens.pooled)
 
 
+class _GatherRows(torch.autograd.Function):
+    """All-gather whose backward pass sums the gradient over the processes and keeps the own rows.
+
+    Written out because torch.distributed.nn's all_gather (what Fabric's ``sync_grads=True`` calls) returned wrong
+    gradients with gloo on torch 2.15: the test of two processes against one caught it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, fabric: Any) -> Tensor:
+        ctx.fabric, ctx.rows = fabric, len(part)
+        return fabric.all_gather(part.contiguous()).flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        total = ctx.fabric.all_reduce(gradient.contiguous(), reduce_op="sum")
+        start = ctx.fabric.global_rank * ctx.rows
+        return total[start : start + ctx.rows], None
+
+
 class Gather:
     """Join what the processes computed, with gradients, so that the negatives are those of the whole batch.
 
-    Fabric's gather sums the gradient over the processes in its backward pass and DDP averages the parameters'
-    gradients, so 2 x 64 items give the loss and the gradient of 1 x 128.
+    The backward pass sums the gradient over the processes and DDP averages the parameters' gradients, so 2 x 64 items
+    give the loss and the gradient of 1 x 128.
     """
 
     def __init__(self, fabric: Any = None) -> None:
@@ -36,7 +55,7 @@ class Gather:
 
     def rows(self, part: Tensor) -> Tensor:
         """(n, ...) of each process to (world * n, ...)."""
-        return part if self.fabric is None else self.fabric.all_gather(part, sync_grads=True).flatten(0, 1)
+        return part if self.fabric is None else _GatherRows.apply(part, self.fabric)
 
     def tokens(self, part: Prepared) -> Prepared:
         """The same for tokens, padded to the longest."""

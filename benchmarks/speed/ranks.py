@@ -78,7 +78,8 @@ def main() -> None:
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
     print(
         f"{platform.system()} {platform.machine()} {cpu}, {torch.get_num_threads()} torch threads\n"
-        f"Python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}, xretrieve {__version__}"
+        f"Python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}, "
+        f"xretrieve {__version__}"
     )
     print(f"{args.images} images x {len(owner)} captions, float32, both directions, all metrics")
     rows = [

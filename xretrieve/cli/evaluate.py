@@ -34,6 +34,7 @@ def evaluate(
     from xretrieve.data import datasets
     from xretrieve.evaluation.evaluator import evaluate as run_evaluation
     from xretrieve.evaluation.protocols import get_protocol
+    from xretrieve.evaluation.published import published_rows
     from xretrieve.matcher import load
 
     if protocol is not None:
@@ -65,7 +66,8 @@ def evaluate(
     report = run_evaluation(
         load(run), data, protocol, cache, batch_size, progress, bootstrap, seed, name=_label(run, recipe), trec=trec
     )
-    folder = report.save(out or _folder(run, name, split, at_home or not own))
+    published = published_rows(name, report.protocol.name) if split == "test" else []
+    folder = report.save(out or _folder(run, name, split, at_home or not own), published=published)
     if json:
         print(report.to_json())
         return

@@ -36,7 +36,8 @@ def run_json(capsys: pytest.CaptureFixture[str], *args: str, status: int = 0) ->
 def test_list_names_every_dataset_and_what_is_there(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row["name"]: row for row in run_json(capsys, "list", "--root", str(root))["datasets"]}
     assert {"flickr8k", "flickr30k", "mscoco", "scenes"} <= rows.keys()
-    assert rows["flickr8k"]["found"] == ["karpathy captions, photos in flickr8k/images"] and not rows["flickr30k"]["found"]
+    assert rows["flickr8k"]["found"] == ["karpathy captions, photos in flickr8k/images"]
+    assert not rows["flickr30k"]["found"]
     assert main(["data", "list", "--root", str(root)]) == 0 and "flickr8k" in capsys.readouterr().out
 
 
@@ -50,6 +51,25 @@ def test_a_place_that_cannot_be_written_says_to_choose_another(root: Path, capsy
     (root / "vocab").write_text("a file where a folder should be")
     assert main(["data", "prepare", "flickr8k", "--vocab", "--root", str(root)]) == 2
     assert "choose another place with --out" in capsys.readouterr().err
+
+
+def test_a_write_protected_root_is_left_alone_even_by_root(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root.chmod(0o555)
+    try:
+        assert main(["data", "prepare", "flickr8k", "--vocab", "--root", str(root)]) == 2
+        assert "is read-only; choose another place with --out" in capsys.readouterr().err
+        assert not (root / "vocab").exists()
+    finally:
+        root.chmod(0o755)
+
+
+def test_prepare_fills_the_feature_cache_once(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vocabulary = run_json(capsys, "prepare", "flickr8k", "--vocab", "--root", str(root))["vocabulary"]["path"]
+    args = ["prepare", "flickr8k", "--split", "test", "--split", "val", "--backbone", "words", "--root", str(root)]
+    for option in (f"vocab={vocabulary}", "dim=8", "word_dim=4"):
+        args += ["--backbone-option", option]
+    done = {"cache": {"test": {"encoded": 10, "failed": []}, "val": {"encoded": 10, "failed": []}}}
+    assert run_json(capsys, *args) == done == run_json(capsys, *args)
 
 
 def test_checking_scenes_generates_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +98,9 @@ def test_check_exits_0_when_usable_and_1_when_a_split_is_not(root: Path, capsys:
     assert "cannot be evaluated" in said and "get it: https://" in said and "research" in said
 
 
-def test_check_without_a_name_takes_what_is_there(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_without_a_name_takes_what_is_there(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run_json(capsys, "check", "--root", str(root))["name"] == "flickr8k"
     (tmp_path / "empty").mkdir()
     assert main(["data", "check", "--root", str(tmp_path / "empty")]) == 2
@@ -89,7 +111,8 @@ def test_check_read_names_a_truncated_picture(root: Path, capsys: pytest.Capture
     path = root / "flickr8k" / "images" / "5.jpg"
     path.write_bytes(path.read_bytes()[:300])
     assert run_json(capsys, "check", "flickr8k", "--root", str(root))["splits"][2]["broken"] == 0
-    assert "5.jpg" in run_json(capsys, "check", "flickr8k", "--read", "--root", str(root))["splits"][2]["first_broken"][0]
+    opened = run_json(capsys, "check", "flickr8k", "--read", "--root", str(root))
+    assert "5.jpg" in opened["splits"][2]["first_broken"][0]
 
 
 def test_bad_input_is_one_line_and_status_2(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

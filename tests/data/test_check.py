@@ -51,7 +51,7 @@ def test_missing_pictures_are_counted_named_and_make_scores_incomparable(tmp_pat
         (folder / f"{i}.jpg").unlink()
     found = only(tmp_path)
     assert found.usable and found.missing == 7 and found.first_missing == ["2.jpg", "3.jpg", "5.jpg", "6.jpg", "7.jpg"]
-    assert "the gallery is 3 of 10 images, so recalls are higher than the full protocol's and not comparable" in found.effect
+    assert "the gallery is 3 of 10 images, so recalls are higher" in found.effect and "not comparable" in found.effect
 
 
 def test_zero_byte_files_are_named_without_read_and_truncated_ones_with_it(tmp_path: Path) -> None:
@@ -61,7 +61,8 @@ def test_zero_byte_files_are_named_without_read_and_truncated_ones_with_it(tmp_p
     (folder / "6.jpg").write_text("<html>404</html>")
     quick, slow = only(tmp_path), only(tmp_path, read=True)
     assert quick.broken == 1 and "1.jpg" in quick.first_broken[0] and "0 bytes" in quick.first_broken[0]
-    assert slow.broken == 3 and [Path(name.split(" (")[0]).name for name in slow.first_broken] == ["1.jpg", "4.jpg", "6.jpg"]
+    assert slow.broken == 3
+    assert [Path(name.split(" (")[0]).name for name in slow.first_broken] == ["1.jpg", "4.jpg", "6.jpg"]
     assert slow.usable and "would stop at 3 broken" in slow.effect
 
 

@@ -17,8 +17,8 @@ app = typer.Typer(help="List, check, prepare and show datasets.", add_completion
 
 ROOT = typer.Option(None, "--root", help="Data root; default XRETRIEVE_DATA or ./data.")
 AS_JSON = typer.Option(False, "--json", help="Print JSON and nothing else.")
-LAYOUT = typer.Option(None, "--layout", help="karpathy or precomp (COCO also official, regions); default: what is there.")
-OPTIONS = typer.Option([], "--option", "-o", metavar="KEY=VALUE", help="A loader option, e.g. -o photos=flickr8k; repeatable.")
+LAYOUT = typer.Option(None, "--layout", help="karpathy, precomp (COCO: official, regions); default: what is there.")
+OPTIONS = typer.Option([], "--option", "-o", metavar="KEY=VALUE", help="A loader option, e.g. -o photos=flickr8k.")
 
 
 @app.callback(invoke_without_command=True)
@@ -58,7 +58,7 @@ def list_datasets(root: str | None = ROOT, as_json: bool = AS_JSON) -> None:
 
 @app.command()
 def check(
-    names: list[str] = typer.Argument(None, metavar="[NAME]...", help="Datasets; default: all that lie under the root."),
+    names: list[str] = typer.Argument(None, metavar="[NAME]...", help="Datasets; default: all under the root."),
     root: str | None = ROOT,
     split: str | None = typer.Option(None, "--split", help="One split; default: all."),
     layout: str | None = LAYOUT,
@@ -73,12 +73,12 @@ def check(
 
     chosen = names or [name for name in datasets.names() if datasets.found(name, root)]
     if not chosen:
-        raise XRetrieveError(f"no dataset under {data_root(root)}; `xretrieve data list` names them, --root says where to look")
+        raise XRetrieveError(f"no dataset under {data_root(root)}; `xretrieve data list` names them; set --root")
     options = apply_overrides({}, option)
-    reports = [
-        checks.check(name, root, split, layout=layout, read=read, progress=_progress(f"reading {name}", read), **options)
-        for name in chosen
-    ]
+    reports = []
+    for name in chosen:
+        bar = _progress(f"reading {name}", read)
+        reports.append(checks.check(name, root, split, layout=layout, read=read, progress=bar, **options))
     if as_json:
         _print_json([report.to_json() for report in reports] if len(reports) != 1 else reports[0].to_json())
     else:
@@ -137,16 +137,16 @@ def prepare(
     extract: bool = typer.Option(False, "--extract", help="Write the json out of the zip, next to the pictures."),
     vocab: bool = typer.Option(False, "--vocab", help="Build a vocabulary from the train and val captions."),
     min_count: int = typer.Option(4, "--min-count", min=1, help="Words seen less often become the unknown word."),
-    features: bool = typer.Option(False, "--features", help="Convert *_ims.npy to float32 with each image stored once."),
-    replace: bool = typer.Option(False, "--replace", help="With --features: put the converted files in place of the old ones."),
-    out: Path | None = typer.Option(None, "--out", help="Where to write: the json, the vocabulary, or a root for features."),
-    backbone: str | None = typer.Option(None, "--backbone", help="Fill the feature cache with this backbone, e.g. timm:NAME."),
+    features: bool = typer.Option(False, "--features", help="Convert *_ims.npy to float32, each image once."),
+    replace: bool = typer.Option(False, "--replace", help="With --features: overwrite the old files."),
+    out: Path | None = typer.Option(None, "--out", help="Where: file of the json or vocabulary, root of features."),
+    backbone: str | None = typer.Option(None, "--backbone", help="Fill the feature cache with it, e.g. timm:NAME."),
     weights: str | None = typer.Option(None, "--weights", help="Local weights file of the backbone."),
-    backbone_option: list[str] = typer.Option([], "--backbone-option", metavar="KEY=VALUE", help="Option of the backbone."),
+    backbone_option: list[str] = typer.Option([], "--backbone-option", metavar="KEY=VALUE", help="Its options."),
     option: list[str] = OPTIONS,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Do once what training would otherwise do or need: json, vocabulary, lean features, warm cache, generated pictures."""
+    """Do once what training needs: json, vocabulary, lean features, warm cache, generated pictures."""
     from xretrieve.data import datasets
     from xretrieve.data import prepare as work
 
@@ -159,7 +159,7 @@ def prepare(
         done["json"] = str(work.extract_json(datasets.classic(name), root, out))
     if features:
         if not replace and not out:
-            raise XRetrieveError("--features: give --out ROOT for new files, or --replace to overwrite those that are there")
+            raise XRetrieveError("--features: give --out ROOT for new files, or --replace to overwrite the old ones")
         done["features"] = [str(path) for path in work.convert_folder(datasets.classic(name), root, out)]
     if vocab:
         path, words = work.build_vocabulary(name, root, out, min_count, layout, **options)
@@ -201,9 +201,9 @@ def _print_report(report: Any) -> None:
     for s in report.splits:
         said = [s.effect]
         if s.missing:
-            said.append(f"missing {s.missing:,}: {', '.join(s.first_missing)}{', ...' if s.missing > len(s.first_missing) else ''}")
+            said.append(f"missing {_first(s.missing, s.first_missing)}")
         if s.broken:
-            said.append(f"broken {s.broken:,}: {', '.join(s.first_broken)}{', ...' if s.broken > len(s.first_broken) else ''}")
+            said.append(f"broken {_first(s.broken, s.first_broken)}")
         said += s.notes
         incomplete |= bool(s.missing or s.broken or not s.usable)
         colour = "green" if s.effect == "complete" else "yellow" if s.usable else "red"
@@ -217,6 +217,10 @@ def _print_report(report: Any) -> None:
     console.print(f"terms: {escape(report.terms)}")
     if not report.read:
         console.print("pictures and features were not opened; --read does that")
+
+
+def _first(count: int, names: list[str]) -> str:
+    return f"{count:,}: {', '.join(names)}{', ...' if count > len(names) else ''}"
 
 
 def _plain(value: Any) -> str:

@@ -97,7 +97,7 @@ class Annotations:
         return replace(self, images=cut)
 
     def limit(self, dev_limit: int | None) -> Annotations:
-        """Cut the validation split after ``dev_limit`` captions (published loaders use 5,000); other splits stay whole."""
+        """Cut the validation split after ``dev_limit`` captions (5,000 in published loaders); others stay whole."""
         if dev_limit is None or self.split != "val":
             return self
         kept, total = [], 0
@@ -111,7 +111,7 @@ class Annotations:
         return replace(self, images=kept)
 
     def dataset(self) -> RetrievalDataset:
-        """The images that are on disk, with their captions. Having none of them is an error that says what was sought."""
+        """The images that are on disk, with their captions; having none is an error that says what was sought."""
         kept = [record for record in self.images if record.image is not None]
         if not kept:
             raise XRetrieveError(
@@ -138,5 +138,5 @@ def _unique(ids: Iterator[str], what: str, where: Annotations) -> None:
     seen: set[str] = set()
     for one in ids:
         if one in seen:
-            raise XRetrieveError(f"{where.source}: {what} {one!r} occurs twice in split {where.split}; ids must be unique")
+            raise XRetrieveError(f"{where.source}: {what} {one!r} occurs twice in split {where.split}; make ids unique")
         seen.add(one)

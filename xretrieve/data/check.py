@@ -120,7 +120,8 @@ def _check_split(
         raise  # a slip in the call, not something about the files
     except XRetrieveError as error:
         there = not isinstance(error, NothingFoundError)
-        said = str(error).removeprefix(f"{name}/{split}: ").partition(". `xretrieve data check")[0]  # this is that check
+        # the loader's message ends by sending the reader to this check
+        said = str(error).removeprefix(f"{name}/{split}: ").partition(". `xretrieve data check")[0]
         return SplitCheck(SPLITS.get(split, split), usable=False, found=there, effect=f"cannot be evaluated: {said}")
     captions = found.captions
     words = [len(text.split()) for text in captions]
@@ -151,7 +152,7 @@ def _check_split(
 def _as_annotations(name: str, root: str | Path | None, split: str, options: dict[str, Any]) -> Annotations:
     """A dataset whose loader cannot list absent pictures, seen as annotations with nothing missing."""
     if name == "scenes" and not datasets.found(name, root):  # loading would generate it, and a check changes nothing
-        raise NothingFoundError("not generated yet: `xretrieve data prepare scenes` does that, and so does its first use")
+        raise NothingFoundError("not generated yet: `xretrieve data prepare scenes` does that, as does its first use")
     data = datasets.load(name, root, split, **options)
     texts: list[list[int]] = [[] for _ in data.image_ids]
     for caption, row in enumerate(data.owner):
@@ -171,7 +172,8 @@ def _broken(records: Sequence[ImageRecord], read: bool, progress: Progress) -> I
     for record in progress(records):
         if isinstance(record.image, FeatureRow):
             if read:
-                yield from (f"{record.id} (row {row} {why})" for row, why in bad_feature_rows(record.image.path, [record.image.row]))
+                for row, why in bad_feature_rows(record.image.path, [record.image.row]):
+                    yield f"{record.id} (row {row} {why})"
         elif record.image is not None and (problem := picture_problem(record.image, read)):
             yield f"{record.image} ({problem})"
 
@@ -189,7 +191,8 @@ def _effect(result: SplitCheck, found: Annotations) -> str:
     parts = []
     if n < whole:
         parts.append(
-            f"the gallery is {n:,} of {whole:,} images, so recalls are higher than the full protocol's and not comparable"
+            f"the gallery is {n:,} of {whole:,} images, "
+            "so recalls are higher than the full protocol's and not comparable"
         )
     if result.broken:
         parts.append(f"evaluation would stop at {result.broken:,} broken pictures or rows; get them again")
@@ -205,12 +208,12 @@ def _notes(result: SplitCheck, found: Annotations, card: DatasetInfo | None) -> 
     shared = sum(len(rows) for rows in images_of.values() if len(rows) > 1)
     if shared:
         notes.append(
-            f"{shared:,} captions are word for word those of another image too: text-to-image R@1 has a ceiling below 100, "
-            "and training should mask duplicates"
+            f"{shared:,} captions are word for word those of another image too: "
+            "text-to-image R@1 has a ceiling below 100, and training should mask duplicates"
         )
     low, high = result.captions_per_image
     if low != high:
-        notes.append(f"images have {low} to {high} captions; captions_per_image={low} gives every image the same number")
+        notes.append(f"images have {low} to {high} captions; captions_per_image={low} gives each the same number")
     official = {**card.splits, **card.extra_splits}.get(result.split, (0, 0)) if card else (0, 0)
     if official[0] and official[0] != result.expected_images:
         notes.append(f"the annotations list {result.expected_images:,} images; the official split has {official[0]:,}")
@@ -218,5 +221,6 @@ def _notes(result: SplitCheck, found: Annotations, card: DatasetInfo | None) -> 
     if rows:
         header = feature_header(rows[0].path)
         stored = "five times each" if header.shape[0] == result.captions != len(rows) else "once"
-        notes.append(f"features: {header.shape[0]:,} rows of {header.shape[1]} x {header.shape[2]} {header.dtype}, stored {stored}")
+        n, regions, width = header.shape
+        notes.append(f"features: {n:,} rows of {regions} x {width} {header.dtype}, stored {stored}")
     return notes

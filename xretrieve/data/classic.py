@@ -143,15 +143,17 @@ class Classic:
         source = find_json(self.json_name, self.places(folder)) if folder.is_dir() else None
         photos = [p for place in self.places(folder) for sub in self.pictures if (p := place / sub).is_dir()]
         if source:
-            said.append(f"karpathy captions, {'photos in ' + str(photos[0].relative_to(folder)) if photos else 'no photos'}")
+            pictures = f"photos in {photos[0].relative_to(folder)}" if photos else "no photos"
+            said.append(f"karpathy captions, {pictures}")
         for precomp in self.precomp_folders(folder):
             caps = [p.name.removesuffix("_caps.txt") for p in sorted(precomp.glob("*_caps.txt"))]
             ims = [p.name.removesuffix("_ims.npy") for p in sorted(precomp.glob("*_ims.npy"))]
             if caps:
-                said.append(f"precomp captions ({', '.join(caps)}), " + (f"features ({', '.join(ims)})" if ims else "no features"))
+                features = f"features ({', '.join(ims)})" if ims else "no features"
+                said.append(f"precomp captions ({', '.join(caps)}), {features}")
         for place in self.places(folder) if self.coco else ():
-            files = [*place.glob("captions_*20*.json"), *place.glob("annotations/captions_*20*.json"), *place.glob("regions.jsonl")]
-            said += [f"{path.relative_to(folder)}" for path in sorted(files)]
+            patterns = ("captions_*20*.json", "annotations/captions_*20*.json", "regions.jsonl")
+            said += [str(path.relative_to(folder)) for pattern in patterns for path in sorted(place.glob(pattern))]
         return said
 
     def places(self, root: Path) -> list[Path]:
@@ -174,7 +176,8 @@ class Classic:
     def _stems(self, split: str) -> list[str]:
         """Names to try: exactly the asked one first (``devall`` is not ``dev``), then those of its canonical split."""
         usual = self.stems[canonical_split(split)]
-        return [split, *(stem for stem in usual if stem != split)] if split in ("devall", "testall", "dev") else list(usual)
+        first = [split] if split in ("dev", "devall", "testall") else []
+        return list(dict.fromkeys([*first, *usual]))
 
     def _sought(self, root: Path, split: str, official: bool) -> str:
         places = ", ".join(str(p) for p in self.places(root))
@@ -184,5 +187,6 @@ class Classic:
         stems = " or ".join(f"{stem}_caps.txt" for stem in self._stems(split))
         return (
             f"{self.json_name} (or a *caption_datasets*.zip that holds it) in {places}, and {stems} in "
-            f"{', '.join(str(f) for f in self.precomp_folders(root))}. `xretrieve data check {self.name}` says where to get it"
+            f"{', '.join(str(f) for f in self.precomp_folders(root))}. "
+            f"`xretrieve data check {self.name}` says where to get it"
         )

@@ -1,4 +1,4 @@
-"""Datasets by name: ``load("flickr8k", root="data", split="test")``; further ones by entry points ``xretrieve.datasets``."""
+"""Datasets by name: ``load("flickr8k", root="data")``; further ones by entry points ``xretrieve.datasets``."""
 
 from __future__ import annotations
 

@@ -62,10 +62,11 @@ INFO: dict[str, DatasetInfo] = {
         url="https://cocodataset.org/#download (photos, captions_*.json), "
         "https://cs.stanford.edu/people/karpathy/deepimagesent/ (dataset_coco.json), "
         "https://github.com/kuanghuei/SCAN (coco_precomp)",
-        terms="Annotations are CC BY 4.0; the photos are under their Flickr owners' licences, some of them non-commercial.",
+        terms="Annotations are CC BY 4.0; the photos have their Flickr owners' licences, some non-commercial.",
         paper="Lin et al., ECCV 2014; Chen et al., arXiv 1504.00325",
         put="coco/dataset_coco.json with coco/train2014 and coco/val2014 (or the 2017 folders), "
-        "or coco_precomp/{train,dev,testall}_{caps.txt,ims.npy,ids.txt}, or coco/captions_val2017.json with coco/images",
+        "or coco_precomp/{train,dev,testall}_{caps.txt,ims.npy,ids.txt}, "
+        "or coco/captions_val2017.json with coco/images",
     ),
     "scenes": DatasetInfo(
         title="Scenes (generated pictures of simple objects)",

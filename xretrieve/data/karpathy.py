@@ -71,7 +71,8 @@ def karpathy_annotations(
     split = canonical_split(split)
     stat = Path(source.partition(".zip!")[0] + ".zip" if ".zip!" in source else source).stat()
     entries = _entries(source, stat.st_mtime_ns, stat.st_size)
-    records = [_record(entry, i, source, locate) for i, entry in enumerate(entries) if _split(entry, i, source) == split]
+    chosen = [(i, entry) for i, entry in enumerate(entries) if _split(entry, i, source) == split]
+    records = [_record(entry, i, source, locate) for i, entry in chosen]
     if not records:
         raise XRetrieveError(f"{source}: no image of split {split!r} among its {len(entries):,} images")
     return Annotations(name, split, "karpathy", source, records, list(looked_for))

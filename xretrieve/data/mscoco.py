@@ -49,7 +49,7 @@ def load(
     """The images of a split that are on disk, with their captions. Arguments as in :meth:`Classic.annotations`.
 
     Besides train, val and test (Karpathy; 5,000 images in test, whose 1K figures are five folds) it reads the official
-    files as splits ``train2017``, ``val2017``, ``train2014``, ``val2014``, with boxes from ``regions.jsonl`` when that file
+    files as splits ``train2017``, ``val2017``, ``train2014``, ``val2014``, with boxes from ``regions.jsonl`` when it
     lies beside them, and ``regions``: the photos of that file alone. ``captions_per_image=5`` gives the precomp counts.
 
     Raises:

@@ -66,7 +66,11 @@ def read_regions(path: Path) -> dict[int, list[Region]]:
 
 
 def _boxes(entry: dict[str, Any]) -> list[Region]:
-    return [Region(tuple(float(v) for v in box["bbox"]), box["category"]) for box in entry.get("boxes", [])]  # type: ignore[arg-type]
+    boxes = []
+    for box in entry.get("boxes", []):
+        x, y, w, h = map(float, box["bbox"])
+        boxes.append(Region((x, y, w, h), box["category"]))
+    return boxes
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -77,6 +81,6 @@ def _lines(path: Path) -> list[dict[str, Any]]:
                 entry = json.loads(line)
                 entry["image"], entry["coco_id"]
             except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise XRetrieveError(f"{path}: line {number} is not a region entry with 'image' and 'coco_id'") from error
+                raise XRetrieveError(f"{path}: line {number} is no region entry with image and coco_id") from error
             entries.append(entry)
     return entries

@@ -44,7 +44,7 @@ def read_lines(path: Path) -> list[str]:
         lines.pop()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
-            raise XRetrieveError(f"{path}: line {number} is blank; it would shift every later image, restore or remove it")
+            raise XRetrieveError(f"{path}: line {number} is blank, which would shift later images; restore or remove it")
     if not lines:
         raise XRetrieveError(f"{path}: the file is empty")
     return lines
@@ -55,7 +55,7 @@ def feature_header(path: Path) -> FeatureHeader:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise XRetrieveError(f"{path}: not a readable .npy array ({error}); the download may have been cut short") from error
+        raise XRetrieveError(f"{path}: not a readable .npy array ({error}); a download cut short?") from error
     if array.ndim != 3 or array.dtype.kind != "f":
         raise XRetrieveError(
             f"{path}: expected floating point features (images, regions, features), found {array.dtype} {array.shape}"
@@ -103,7 +103,7 @@ def precomp_annotations(
             )
     if left:
         raise XRetrieveError(
-            f"{captions_file} has {len(captions):,} lines, not a multiple of {lines_per_image}; a line is missing or extra"
+            f"{captions_file} has {len(captions):,} lines, not a multiple of {lines_per_image}; one is missing or extra"
         )
     ids = _image_ids(folder / f"{stem}_ids.txt", n, len(captions), lines_per_image)
     names = _id_mapping(folder)

@@ -71,7 +71,7 @@ def build_vocabulary(
 
 
 def convert_features(folder: Path, stem: str, target: Path, lines_per_image: int = 5) -> bool:
-    """Write ``{stem}_ims.npy`` of a precomp folder as float32 with every image stored once; False when it is so already.
+    """Write ``{stem}_ims.npy`` as float32 with every image stored once; False when it is so already.
 
     Rows are streamed in blocks, so memory stays small for files of any size; ``target`` may be the file itself.
     """
@@ -80,8 +80,10 @@ def convert_features(folder: Path, stem: str, target: Path, lines_per_image: int
     captions = len(read_lines(folder / f"{stem}_caps.txt"))
     stride = lines_per_image if header.shape[0] == captions else 1
     if stride == 1 and header.shape[0] * lines_per_image != captions:
-        raise XRetrieveError(f"{source} has {header.shape[0]:,} rows and {stem}_caps.txt {captions:,} captions; neither once "
-                             f"nor {lines_per_image} times per image")
+        raise XRetrieveError(
+            f"{source} has {header.shape[0]:,} rows and {stem}_caps.txt {captions:,} captions; "
+            f"neither one row per image nor {lines_per_image}"
+        )
     if stride == 1 and header.dtype == np.float32 and target == source:
         return False
     rows = np.load(source, mmap_mode="r")[::stride]
@@ -130,7 +132,7 @@ def warm_features(
     backbone_options: dict[str, Any] | None = None,
     **options: Any,
 ) -> dict[str, dict[str, Any]]:
-    """Encode pictures (or captions, for a text backbone) into the shared feature cache; counts and failures by split."""
+    """Encode pictures (or captions, for a text backbone) into the feature cache; counts and failures by split."""
     from xretrieve.backbones import create_backbone
     from xretrieve.data.cache import FeatureCache
 
@@ -139,7 +141,7 @@ def warm_features(
     for split in splits:
         data = datasets.load(name, root, split, **options)
         if made.modality == "image" and isinstance(data.images[0], FeatureRow):
-            raise XRetrieveError(f"{name}/{split} has region features, read where they lie; there are no pictures to encode")
+            raise XRetrieveError(f"{name}/{split} has region features; there are no pictures to encode")
         items = list(data.images) if made.modality == "image" else data.captions
         ids = data.image_ids if made.modality == "image" else data.caption_ids
         cached = FeatureCache().encode(made, items, ids=ids, progress=progress, on_error="skip")
@@ -149,9 +151,17 @@ def warm_features(
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """:func:`atomic_path`, where a read-only or full disk is one error that says to choose another place."""
+    """:func:`atomic_path`, where a read-only folder or a full disk is one error that says to choose another place.
+
+    A folder without any write permission is left alone even by an administrator, whom the system would not stop: data
+    shared by several users is protected so, and containers usually run as root.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.stat().st_mode & 0o222:
+        raise XRetrieveError(f"cannot write {path}: {folder} is read-only; choose another place with --out")
     try:
         with atomic_path(path) as part:
             yield part
     except OSError as error:
-        raise XRetrieveError(f"cannot write {path} ({error.strerror or error}); choose another place with --out") from error
+        why = error.strerror or error
+        raise XRetrieveError(f"cannot write {path} ({why}); choose another place with --out") from error

@@ -14,13 +14,16 @@ from xretrieve.data.base import FeatureRow, RetrievalDataset
 from xretrieve.errors import XRetrieveError
 
 
-def examples(data: RetrievalDataset, n: int = 3, seed: int | None = None, ids: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The first ``n`` images (or a random draw when a seed is given, or those with the given ids) with all that is known."""
+def examples(
+    data: RetrievalDataset, n: int = 3, seed: int | None = None, ids: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The first ``n`` images, or a random draw (with a seed), or those with the given ids, with all that is known."""
     rows = {image_id: row for row, image_id in enumerate(data.image_ids)}
     if ids:
         absent = [i for i in ids if i not in rows]
         if absent:
-            raise XRetrieveError(f"{data.name}/{data.split}: no image {absent[0]!r}; ids look like {data.image_ids[0]!r}")
+            where = f"{data.name}/{data.split}"
+            raise XRetrieveError(f"{where}: no image {absent[0]!r}; ids look like {data.image_ids[0]!r}")
         chosen = [rows[i] for i in ids]
     elif seed is not None:
         chosen = sorted(np.random.default_rng(seed).choice(len(data), min(n, len(data)), replace=False).tolist())

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -114,3 +115,15 @@ def test_errors_name_what_to_type():
         create_backbone("wrods")
     with pytest.raises(XRetrieveError, match="did you mean 'text'"):
         create_backbone("words", captions=CAPTIONS, modality="txt")
+
+
+def test_published_weights_give_the_golden_word_vectors(golden):
+    arrays = np.load(golden / "image_text_sgr.npz")
+    state = {k.removeprefix("state/txt_enc."): torch.from_numpy(arrays[k]) for k in arrays.files if k.startswith("state/txt_enc.")}
+    rows, word_dim = state["embed.weight"].shape
+    vocabulary = Vocabulary(["<pad>", "<start>", "<end>", "<unk>", *(f"w{i}" for i in range(rows - 4))])
+    words = create_backbone("words", vocab=vocabulary, word_dim=word_dim, dim=64, normalize=True).eval()
+    words.load_state_dict(state)
+    tokens = words({"ids": torch.from_numpy(arrays["in/captions"]), "lengths": torch.from_numpy(arrays["in/lengths"])})
+    np.testing.assert_allclose(tokens.local.detach().numpy(), arrays["out/cap_emb"], atol=1e-6)
+    assert (tokens.mask.numpy() == arrays["out/word_mask"]).all()

@@ -16,6 +16,9 @@ from xretrieve.backbones.weights import load_strict, no_hub, read_weights
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.tokens import Tokens
 
+# Early feature maps of few pictures stay in the CPU's caches: MobileNetV2 took 17 ms a picture in eights, 27 in 64s.
+_CPU_IMAGES = 8
+
 
 class TimmImages(ImageBackbone):
     """Local tokens are the last feature map (cells row by row) or the patch tokens without class and register tokens.
@@ -57,6 +60,8 @@ class TimmImages(ImageBackbone):
 
     def forward(self, batch: Tensor) -> Tokens:
         """batch (N,3,H,W) uint8 to Tokens; local (N,cells or patches,D)."""
+        if batch.device.type == "cpu" and len(batch) > _CPU_IMAGES and not torch.is_grad_enabled():
+            return Tokens.cat([self(part) for part in batch.split(_CPU_IMAGES)])
         pixels = (batch.float() - self.mean) / self.std
         features = self.model.forward_features(pixels.contiguous(memory_format=torch.channels_last))
         local = grid_tokens(self.model, features, self.name)

@@ -10,8 +10,9 @@ import pytest
 from fake import FakeMatcher, make_dataset
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation import Report, evaluate
+from xretrieve.evaluation import Report, evaluate, evaluate_scores
 from xretrieve.evaluation.html import PublishedRow, render
+from xretrieve.evaluation.terminal import to_text
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -141,3 +142,12 @@ def test_broken_or_missing_report_says_what_to_do(report, tmp_path):
     (tmp_path / "report.json").write_text('{"format": 99}')
     with pytest.raises(XRetrieveError, match="format 1"):
         Report.load(tmp_path)
+
+
+def test_terminal_table_fits_80_columns_even_with_long_ranks():
+    rng = np.random.default_rng(0)
+    report = evaluate_scores(rng.standard_normal((400, 2000)), np.arange(2000) % 400, bootstrap=20)
+    report.metrics.intervals["t2i_meanr"] = (1130.8, 1253.4)
+    text = to_text(report, width=80)
+    assert "…" not in text and "1131..1253" in text and max(map(len, text.splitlines())) <= 80
+    assert "protocol full on scores/" in text and f"rsum {report['rsum'].value:.1f}" in text

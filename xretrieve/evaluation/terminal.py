@@ -15,23 +15,29 @@ LABELS = {"i2t": "image to text", "t2i": "text to image"}
 
 def to_rich(report: Report) -> Any:
     """One report: a row per direction, rsum, and the lines without which the numbers mean nothing."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     ks = report.protocol.ks
-    table = Table(title=report.name or None, title_justify="left", title_style="bold")
+    table = Table(title=report.name or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("", *(f"R@{k}" for k in ks), "median", "mean"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for direction in DIRECTIONS:
         metrics = [report[f"{direction}_{m}"] for m in (*(f"r{k}" for k in ks), "medr", "meanr")]
-        ends = [f"{m.low:.1f}..{m.high:.1f}" if m.low is not None else "" for m in metrics]
-        cells = [Text(f"{m.value:.1f}\n").append(end, style="dim") for m, end in zip(metrics, ends, strict=True)]
+        ends = [f"{_short(m.low)}..{_short(m.high)}" if m.low is not None else "" for m in metrics]
+        cells = [Text(f"{_short(m.value)}\n").append(end, style="dim") for m, end in zip(metrics, ends, strict=True)]
         table.add_row(LABELS[direction], *cells)
     lines = [Text(f"rsum {report['rsum']}", style="bold")]
     lines += [Text(line) for line in setting_lines(report)]
     lines += [Text(f"warning: {warning}", style="yellow") for warning in report.warnings]
     return Group(table, *lines)
+
+
+def _short(value: float) -> str:
+    """One decimal below 100, none above: a row fits into 80 columns."""
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def setting_lines(report: Report) -> list[str]:

@@ -61,6 +61,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return [_convert(typing.get_args(hint)[0], v, f"{where}.{i}") for i, v in enumerate(value)]
     if origin is typing.Literal:
         options = typing.get_args(hint)
+        if value not in options and str(value) in options:  # YAML reads precision: 32 as a number
+            return str(value)
         if value not in options:
             raise XRetrieveError(f"{where}: {unknown('value', str(value), map(str, options))}")
         return value

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from xretrieve.cli.main import main
+from xretrieve.errors import XRetrieveError
 from xretrieve.training.log import read_log
 from xretrieve.training.recipe import LossConfig, Recipe, StageConfig
 from xretrieve.training.recipes import save_recipe
@@ -32,3 +33,8 @@ def test_two_processes_equal_one(make_recipe: Callable[..., Recipe], tmp_path: P
         for key, value in first.items():
             assert torch.allclose(value, second[key], atol=1e-4), key
     assert (tmp_path / "two/report.json").is_file()
+
+
+def test_an_error_in_a_process_is_still_one_line(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    with pytest.raises(XRetrieveError, match="^batch_size 15 cannot be split over 2 devices"):
+        train(make_recipe(batch_size=15), out=tmp_path / "run", devices=2, accelerator="cpu")

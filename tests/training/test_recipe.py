@@ -70,6 +70,10 @@ def test_a_wrong_key_is_named(tiny: Path, override: str, said: str) -> None:
         load_recipe(tiny, [override])
 
 
+def test_precision_may_be_written_as_a_number(tiny: Path) -> None:
+    assert load_recipe(tiny, ["stages.0.precision=32"]).stages[0].precision == "32"
+
+
 def test_unknown_recipes_name_the_nearest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(XRetrieveError, match="did you mean 'image_text/flickr8k-dual'"):
         load_recipe("image_text/flickr8k-dula")

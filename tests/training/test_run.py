@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from xretrieve.errors import XRetrieveError
+from xretrieve.training.checkpoint import clean
 from xretrieve.training.recipe import LossConfig, Recipe, StageConfig
+from xretrieve.training.recipes import save_recipe
 from xretrieve.training.run import Run, train
 
 
@@ -76,6 +81,39 @@ def test_killed_at_a_step_and_resumed_gives_the_same_bits(make_recipe: Callable[
     same(whole.folder, resumed.folder)
     assert log_without_time(whole) == log_without_time(resumed)
     assert whole.report["rsum"].value == resumed.report["rsum"].value
+
+
+@pytest.mark.slow
+def test_a_process_that_is_really_killed_resumes_too(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = make_recipe()
+    recipe.save_every = 3
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import os, signal, sys\nfrom xretrieve.training import train\n"
+        "train(sys.argv[1], out=sys.argv[2], on_step=lambda done: os.kill(os.getpid(), signal.SIGKILL) if done == 8 else None)\n",
+        encoding="utf-8",
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, str(script), str(tmp_path / "recipe.yaml"), str(tmp_path / "cut")], timeout=120,
+                          check=False, env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())})
+    assert done.returncode == -9
+    same(train(recipe, out=tmp_path / "whole").folder, train(recipe, out=tmp_path / "cut", resume=True).folder)
+
+
+def test_what_a_kill_leaves_behind_is_put_right(tiny: Recipe, tmp_path: Path) -> None:
+    run = train(tiny, out=tmp_path / "run", overrides={"stages.0.epochs": 1})
+    (run.folder / ".matcher.x.old").mkdir()
+    (run.folder / "matcher").replace(run.folder / ".matcher.x.old/folder")  # killed between the two renames
+    (run.folder / "last/.00000009.y.part").mkdir()
+    clean(run.folder)
+    assert len(run.matcher().encode_texts(["a dog"])) == 1
+    assert not list(run.folder.glob(".*")) and not list((run.folder / "last").glob(".*"))
+
+
+def test_the_bar_goes_to_stderr_only(tiny: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tiny, out=tmp_path / "run", overrides={"stages.0.epochs": 1}, progress=True)
+    assert capsys.readouterr().out == ""
 
 
 def test_two_stages_killed_twice(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:

@@ -20,13 +20,13 @@ from xretrieve.matcher import Matcher
 from xretrieve.tokens import Tokens
 from xretrieve.training.build import Split, make_split
 from xretrieve.training.checkpoint import Ema, Progress, load_model, load_optimizer, save_point
+from xretrieve.training.feeds import prefetch
 from xretrieve.training.log import Log, Meter
 from xretrieve.training.losses import create_loss, find_duplicates
 from xretrieve.training.optimizer import make_optimizer
 from xretrieve.training.recipe import PARTS, Recipe, StageConfig
 from xretrieve.training.samplers import BatchSampler, shard, step_seed
 from xretrieve.training.schedule import lr_factor
-from xretrieve.training.feeds import prefetch
 from xretrieve.training.trainee import Gather, Trainee
 from xretrieve.training.validate import recalls, score_split
 
@@ -88,7 +88,7 @@ class Loop:
         self.saved = nn.ModuleDict({**kept, "loss": loss})
         if self.point is not None:
             load_model(self.point, self.saved)
-        trainee = Trainee(parts["head"], loss, *(parts[p] if p in learns else None for p in ("image", "text")), Gather(self.fabric))
+        trainee = Trainee(parts["head"], loss, *(parts[p] if p in learns else None for p in ("image", "text")), Gather(self.fabric.world_size))
         self.raw = make_optimizer(stage, {**{p: parts[p] for p in learns}, "loss": loss})
         self.model, self.optimizer = self.fabric.setup(trainee, self.raw)
         average = load_optimizer(self.point, self.saved, self.raw) if self.point is not None else {}

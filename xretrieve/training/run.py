@@ -100,7 +100,7 @@ def train(recipe: str | Path | Recipe, *, out: str | Path | None = None, resume:
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):  # the caller's random state is left as it was
         if devices > 1 and not _external():
-            fabric.launch(_process, chosen, folder, progress, on_step)
+            _spawn(fabric, chosen, folder, progress, on_step)
         else:
             fabric.launch()
             _process(fabric, chosen, folder, progress, on_step)
@@ -190,6 +190,19 @@ def _process(fabric: Any, recipe: Recipe, folder: Path, shown: bool | None, on_s
         Loop(fabric, recipe, folder, matcher, data, FeatureCache(), point, at, bar, on_step).run()
     finally:
         bar.stop()
+
+
+def _spawn(fabric: Any, *arguments: Any) -> None:
+    """Run :func:`_process` in the fabric's processes; bad input found there is the same one-line error here."""
+    from torch.multiprocessing import ProcessRaisedException
+
+    try:
+        fabric.launch(_process, *arguments)
+    except ProcessRaisedException as error:
+        kind, _, said = str(error).strip().splitlines()[-1].partition(": ")
+        if kind.endswith(XRetrieveError.__name__):
+            raise XRetrieveError(said) from None
+        raise
 
 
 def finish(folder: Path, recipe: Recipe, device: torch.device | str = "cpu") -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from xretrieve.heads.base import Head
@@ -32,15 +33,22 @@ class _GatherRows(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, part: Tensor, fabric: Any) -> Tensor:
-        ctx.fabric, ctx.rows = fabric, len(part)
-        return fabric.all_gather(part.contiguous()).flatten(0, 1)
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        ctx.rows = len(part)
+        return _join(part)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        total = ctx.fabric.all_reduce(gradient.contiguous(), reduce_op="sum")
-        start = ctx.fabric.global_rank * ctx.rows
-        return total[start : start + ctx.rows], None
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        start = dist.get_rank() * ctx.rows
+        return total[start : start + ctx.rows]
+
+
+def _join(part: Tensor) -> Tensor:
+    parts = [torch.empty_like(part, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, part.contiguous())
+    return torch.cat(parts)
 
 
 class Gather:
@@ -50,20 +58,20 @@ class Gather:
     give the loss and the gradient of 1 x 128.
     """
 
-    def __init__(self, fabric: Any = None) -> None:
-        self.fabric = fabric if fabric is not None and fabric.world_size > 1 else None
+    def __init__(self, world: int = 1) -> None:
+        self.world = world
 
     def rows(self, part: Tensor) -> Tensor:
         """(n, ...) of each process to (world * n, ...)."""
-        return part if self.fabric is None else _GatherRows.apply(part, self.fabric)
+        return part if self.world == 1 else _GatherRows.apply(part)
 
     def tokens(self, part: Prepared) -> Prepared:
         """The same for tokens, padded to the longest."""
-        if self.fabric is None:
+        if self.world == 1:
             return part
-        lengths = self.fabric.all_gather(torch.tensor(part.local.shape[1], device=part.device))
+        lengths = _join(torch.tensor([part.local.shape[1]], device=part.device))
         part = part.pad_to(int(lengths.max()))
-        mask = self.fabric.all_gather(part.mask.to(torch.uint8)).flatten(0, 1).bool()
+        mask = _join(part.mask.to(torch.uint8)).bool()
         return type(part)(self.rows(part.local), mask, self.rows(part.pooled))
 
 

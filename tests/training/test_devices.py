@@ -35,6 +35,7 @@ def test_two_processes_equal_one(make_recipe: Callable[..., Recipe], tmp_path: P
     assert (tmp_path / "two/report.json").is_file()
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_is_still_one_line(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     with pytest.raises(XRetrieveError, match="^batch_size 15 cannot be split over 2 devices"):
         train(make_recipe(batch_size=15), out=tmp_path / "run", devices=2, accelerator="cpu")

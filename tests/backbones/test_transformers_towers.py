@@ -30,14 +30,18 @@ def folder(request, tmp_path_factory):
     words = ["<pad>", "<start>", "<end>", "<unk>", *sorted({w for t in TEXTS for w in t.split()})]
     raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    raw.post_processor = processors.TemplateProcessing(single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)])
-    tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<end>", model_max_length=12)
+    raw.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)])
+    tokenizer = hf.PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", eos_token="<end>", model_max_length=12)
     text = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, vocab_size=len(words),
                 max_position_embeddings=12, bos_token_id=1, eos_token_id=3, pad_token_id=0, projection_size=48)
-    vision = dict(hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8)
+    vision = dict(hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32,
+                  patch_size=8)
     torch.manual_seed(0)
     if request.param == "clip":
-        model = hf.CLIPModel(hf.CLIPConfig(text_config={**text, "eos_token_id": 2}, vision_config=vision, projection_dim=24))
+        text["eos_token_id"] = 2
+        model = hf.CLIPModel(hf.CLIPConfig(text_config=text, vision_config=vision, projection_dim=24))
         processor = hf.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     else:
         model = hf.SiglipModel(hf.SiglipConfig(text_config=text, vision_config=vision))
@@ -67,7 +71,8 @@ def test_minilm_equals_sentence_transformers_mean_pooling_and_ignores_padding():
 
 @needs_minilm
 def test_minilm_knows_that_a_puppy_is_a_young_dog():
-    near = torch.nn.functional.normalize(create_backbone(MINILM).encode(["a puppy", "a young dog", "a car"]).pooled, dim=1)
+    pooled = create_backbone(MINILM).encode(["a puppy", "a young dog", "a car"]).pooled
+    near = torch.nn.functional.normalize(pooled, dim=1)
     assert near[0] @ near[1] > near[0] @ near[2] + 0.2
 
 

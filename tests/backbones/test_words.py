@@ -119,7 +119,8 @@ def test_errors_name_what_to_type():
 
 def test_published_weights_give_the_golden_word_vectors(golden):
     arrays = np.load(golden / "image_text_sgr.npz")
-    state = {k.removeprefix("state/txt_enc."): torch.from_numpy(arrays[k]) for k in arrays.files if k.startswith("state/txt_enc.")}
+    prefix = "state/txt_enc."
+    state = {k.removeprefix(prefix): torch.from_numpy(arrays[k]) for k in arrays.files if k.startswith(prefix)}
     rows, word_dim = state["embed.weight"].shape
     vocabulary = Vocabulary(["<pad>", "<start>", "<end>", "<unk>", *(f"w{i}" for i in range(rows - 4))])
     words = create_backbone("words", vocab=vocabulary, word_dim=word_dim, dim=64, normalize=True).eval()

@@ -129,7 +129,8 @@ def _fill(root, paths):
 
 
 def test_two_processes_fill_the_same_cache_at_once(cache, pictures):
-    processes = [multiprocessing.get_context("fork").Process(target=_fill, args=(cache.root, pictures)) for _ in range(2)]
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=_fill, args=(cache.root, pictures)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -49,6 +49,7 @@ def test_broken_files_are_named(tmp_path, photo):
     (tmp_path / "cut.jpg").write_bytes(photo.read_bytes()[:900])
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("no picture at all")
-    for name, reason in (("cut.jpg", "broken"), ("empty.jpg", "0 bytes"), ("text.jpg", "format"), ("none.jpg", "no picture")):
+    reasons = {"cut.jpg": "broken", "empty.jpg": "0 bytes", "text.jpg": "format", "none.jpg": "no picture"}
+    for name, reason in reasons.items():
         with pytest.raises(XRetrieveError, match=f"{name}.*{reason}|{reason}.*{name}"):
             read_picture(tmp_path / name)

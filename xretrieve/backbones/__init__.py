@@ -41,7 +41,7 @@ def create_backbone(
     """Build a backbone from its name.
 
     Args:
-        name: ``source:rest``, for example ``timm:mobilenetv2_100``, ``open_clip:ViT-B-32/laion2b_s34b_b79k``, ``words``.
+        name: ``source:rest``: ``timm:mobilenetv2_100``, ``open_clip:ViT-B-32/laion2b_s34b_b79k``, ``words``.
         modality: ``image`` or ``text``, needed where one name gives both (two-tower models).
         weights: a local file (safetensors, or a pickle read with ``weights_only``) instead of the hub.
         frozen: no gradients and evaluation mode for good.
@@ -80,7 +80,8 @@ def list_backbones(pattern: str = "") -> list[str]:
 
 
 def _build(
-    name: str, modality: str | None, weights: str | Path | None, assets: Path | None, frozen: bool, options: dict[str, Any]
+    name: str, modality: str | None, weights: str | Path | None, assets: Path | None, frozen: bool,
+    options: dict[str, Any],
 ) -> Backbone:
     source, _, rest = name.partition(":")
     create = _source(source).create

@@ -52,7 +52,8 @@ def model_config(rest: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if tag:
         found = open_clip.get_pretrained_cfg(arch, tag)
         if not found:
-            raise XRetrieveError(f"open_clip:{arch}: {unknown('tag', tag, open_clip.list_pretrained_tags_by_model(arch))}")
+            tags = open_clip.list_pretrained_tags_by_model(arch)
+            raise XRetrieveError(f"open_clip:{arch}: {unknown('tag', tag, tags)}")
         preprocess = {k: found[k] for k in ("mean", "std", "interpolation", "resize_mode") if k in found}
         if found.get("quick_gelu"):
             config["quick_gelu"] = True  # these weights were trained with it; the plain GELU lowers recall silently
@@ -118,8 +119,8 @@ def tokenizer(rest: str) -> Any:
         return get_tokenizer(split_name(rest)[0])
     except Exception as error:  # the hub clients raise many unrelated types
         raise XRetrieveError(
-            f"open_clip:{rest}: its tokenizer could not be had from the hub ({type(error).__name__}); run once where the hub "
-            "is reachable, save the backbone, and load that folder"
+            f"open_clip:{rest}: its tokenizer could not be had from the hub ({type(error).__name__}); run once where "
+            "the hub is reachable, save the backbone, and load that folder"
         ) from error
 
 

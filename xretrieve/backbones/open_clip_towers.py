@@ -164,7 +164,8 @@ def create(
     """One tower of an open_clip model.
 
     Args:
-        rest: ``ARCH/TAG``, ``ARCH`` (with ``weights`` or ``pretrained=False``), ``hf-hub:ORG/NAME``, ``local-dir:FOLDER``.
+        rest: ``ARCH/TAG``, ``ARCH`` (with ``weights`` or ``pretrained=False``), ``hf-hub:ORG/NAME`` or
+            ``local-dir:FOLDER``.
         modality: ``image`` or ``text``, required.
         weights: local file of the whole model or of this tower.
         pretrained: false asks for a random start.
@@ -184,8 +185,10 @@ def create(
     else:
         model = build.build(config, assets)
     words = None
-    if modality == "text":
-        words = build.saved_tokenizer(config, saved["tokenizer"], assets) if assets is not None else build.tokenizer(rest)
+    if modality == "text" and assets is not None:
+        words = build.saved_tokenizer(config, saved["tokenizer"], assets)
+    elif modality == "text":
+        words = build.tokenizer(rest)
     if weights is not None:
         tower = nn.Module()
         if modality == "image":

@@ -51,9 +51,7 @@ def fetch(load: Callable[..., T], source: str, rest: str, **options: Any) -> T:
         try:
             return load(source, **options)
         except Exception as error:  # the hub clients raise many unrelated types
-            text = str(no_hub(f"transformers:{rest}", error))
-            raise XRetrieveError(text.replace("give a local file with weights=FILE", "name a local folder, transformers:FOLDER")
-                                 .replace(", or pretrained=false for a random start", "")) from error
+            raise no_hub(f"transformers:{rest}", error, "name a local folder, transformers:FOLDER") from error
 
 
 def load_model(source: str, rest: str, pretrained: bool, config: Any) -> nn.Module:
@@ -65,7 +63,8 @@ def load_model(source: str, rest: str, pretrained: bool, config: Any) -> nn.Modu
     model, info = fetch(AutoModel.from_pretrained, source, rest, output_loading_info=True)
     missing = sorted(k for k in info["missing_keys"] if "pooler." not in k)
     if missing:
-        raise XRetrieveError(f"transformers:{rest}: {len(missing)} weights are missing from its file (first: {missing[0]})")
+        raise XRetrieveError(f"transformers:{rest}: {len(missing)} weights are missing from its file "
+                             f"(first: {missing[0]})")
     return model.float()
 
 

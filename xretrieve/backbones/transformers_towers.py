@@ -81,7 +81,8 @@ class TwoTowerTexts(_Texts):
         """Tokens; local (N,W,width) cut to the longest text, pooled (N,joint)."""
         mask = batch["attention_mask"].bool()
         siglip = self.config.model_type == "siglip"
-        out = self.tower.text_model(input_ids=batch["input_ids"], attention_mask=None if siglip else batch["attention_mask"])
+        seen = None if siglip else batch["attention_mask"]
+        out = self.tower.text_model(input_ids=batch["input_ids"], attention_mask=seen)
         projection = getattr(self.tower, "text_projection", None)
         pooled = projection(out.pooler_output) if projection is not None else out.pooler_output
         longest = int(mask.sum(1).max())
@@ -179,7 +180,8 @@ def create(
 def names() -> list[str]:
     """A few common names; any hub name or folder works."""
     return ["FacebookAI/roberta-base", "google-bert/bert-base-uncased", "google/siglip-base-patch16-224",
-            "openai/clip-vit-base-patch32", "sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-mpnet-base-v2"]
+            "openai/clip-vit-base-patch32", "sentence-transformers/all-MiniLM-L6-v2",
+            "sentence-transformers/all-mpnet-base-v2"]
 
 
 def _tower(model: Any, modality: str | None, config: Any) -> nn.Module:

@@ -45,7 +45,8 @@ class Vocabulary:
     def __init__(self, words: Sequence[str]) -> None:
         """``words``: all words in the order of their numbers, the four special ones first."""
         if tuple(words[:4]) != _SPECIAL:
-            raise XRetrieveError(f"vocabulary: the first four words must be {', '.join(_SPECIAL)}, not {list(words[:4])}")
+            wanted = ", ".join(_SPECIAL)
+            raise XRetrieveError(f"vocabulary: the first four words must be {wanted}, not {list(words[:4])}")
         self.words = list(words)
         self.numbers = {word: i for i, word in enumerate(self.words)}
         if len(self.numbers) != len(self.words):
@@ -71,7 +72,8 @@ class Vocabulary:
             for word, number in numbers.items():
                 words[number] = word
         except (KeyError, TypeError, IndexError) as error:
-            raise XRetrieveError(f"{path}: not a vocabulary; it needs word2idx with the numbers 0 .. words - 1") from error
+            said = f"{path}: not a vocabulary; it needs word2idx with the numbers 0 .. words - 1"
+            raise XRetrieveError(said) from error
         if None in words:
             raise XRetrieveError(f"{path}: no word has the number {words.index(None)}, another number is used twice")
         try:

@@ -73,10 +73,11 @@ def hash_state(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def no_hub(name: str, error: Exception) -> XRetrieveError:
+_INSTEAD = "give a local file with weights=FILE, or pretrained=false for a random start"
+
+
+def no_hub(name: str, error: Exception, instead: str = _INSTEAD) -> XRetrieveError:
     """The one error for a hub that cannot be reached or does not have the model; it names the local alternative."""
     reason = re.sub(r"\s+", " ", str(error)).strip()[:120]
-    return XRetrieveError(
-        f"{name}: its weights could not be had from the hub ({type(error).__name__}: {reason}); "
-        "give a local file with weights=FILE, or pretrained=false for a random start"
-    )
+    said = f"{name}: its files could not be had from the hub ({type(error).__name__}: {reason})"
+    return XRetrieveError(f"{said}; {instead}")

@@ -110,7 +110,8 @@ def create(
         raise XRetrieveError("words: give vocab=FILE (a *_vocab.json) or captions=LIST to build the vocabulary from")
     if vocab is None:
         vocab = Vocabulary.build(captions or [], min_count)
-    backbone = Words(vocab if isinstance(vocab, Vocabulary) else Vocabulary.load(vocab), word_dim, dim, dropout, normalize)
+    vocabulary = vocab if isinstance(vocab, Vocabulary) else Vocabulary.load(vocab)
+    backbone = Words(vocabulary, word_dim, dim, dropout, normalize)
     if vectors is not None:
         backbone.start_from(vectors)
     if weights is not None:

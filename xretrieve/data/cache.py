@@ -58,7 +58,8 @@ class FeatureCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise XRetrieveError(f"cannot write the feature cache at {self.root} ({error.strerror}); set XRETRIEVE_CACHE") from error
+            said = f"cannot write the feature cache at {self.root} ({error.strerror}); set XRETRIEVE_CACHE"
+            raise XRetrieveError(said) from error
         keys = self._keys(backbone, items)
         known = _index(find_shards(folder))
         wanted = {k: item for k, item in zip(keys, items, strict=True) if isinstance(k, bytes) and k not in known[1]}

@@ -54,7 +54,8 @@ class CachedTokens:
             pooled[here] = a.pooled[row[here]]
         real = np.flatnonzero(mask.any(0))
         longest = int(real[-1]) + 1 if len(real) else 0
-        return Tokens(torch.from_numpy(local[:, :longest]).float(), torch.from_numpy(mask[:, :longest]), torch.from_numpy(pooled))
+        tokens = torch.from_numpy(local[:, :longest]).float()
+        return Tokens(tokens, torch.from_numpy(mask[:, :longest]), torch.from_numpy(pooled))
 
     @property
     def pooled(self) -> Tensor:
@@ -97,7 +98,7 @@ class RowTokens:
 
 
 def as_rows(rows: Any, n: int) -> np.ndarray:
-    """Any way to name rows (slice, list, array, tensor, bool mask) as an int64 array; outside 0..n-1 is an IndexError."""
+    """Slice, list, array, tensor or bool mask as int64 row numbers; outside 0..n-1 is an IndexError."""
     if isinstance(rows, (int, np.integer)):
         raise TypeError("an int drops the batch axis; write [i : i + 1]")
     if isinstance(rows, slice):

@@ -57,7 +57,7 @@ class Shard:
 
 
 def find_shards(folder: Path) -> list[Shard]:
-    """All whole shards of a folder; one that cannot be read is left out with a warning (its items are encoded again)."""
+    """All whole shards of a folder; one that cannot be read is left out with a warning (and encoded again)."""
     shards = []
     for path in sorted(folder.glob("shard-*")):
         shard = Shard(path)

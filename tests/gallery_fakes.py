@@ -10,7 +10,13 @@ from xretrieve.data.pictures import read_picture
 from xretrieve.query import ImageText, MultiText, Text
 from xretrieve.tokens import Prepared
 
-COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255), "yellow": (255, 255, 0)}
+COLOURS = {
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+    "white": (255, 255, 255),
+    "yellow": (255, 255, 0),
+}
 
 
 class FakeMatcher:
@@ -47,7 +53,9 @@ class FakeMatcher:
 
 
 def _prepared(rows):
-    return Prepared.from_pooled(torch.nn.functional.normalize(torch.tensor(np.array(rows), dtype=torch.float32), dim=-1))
+    return Prepared.from_pooled(
+        torch.nn.functional.normalize(torch.tensor(np.array(rows), dtype=torch.float32), dim=-1)
+    )
 
 
 def paint(path, colour, size=(16, 12), **save):

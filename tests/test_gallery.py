@@ -103,9 +103,16 @@ def test_unreadable_pictures_are_reported_and_the_rest_is_indexed(photos, tmp_pa
     assert len(gallery) == 6
     reasons = {entry["path"].rsplit("/", 1)[1]: entry["reason"] for entry in Gallery.open(gallery.path).failed}
     assert set(reasons) == {"cut.jpg", "zero.jpg", "text.png"}
-    assert reasons["zero.jpg"] == "zero bytes" and "broken" in reasons["cut.jpg"] and "not a picture" in reasons["text.png"]
+    assert (
+        reasons["zero.jpg"] == "zero bytes"
+        and "broken" in reasons["cut.jpg"]
+        and "not a picture" in reasons["text.png"]
+    )
     paint(photos / "cut.jpg", (0, 90, 90))  # repaired: picked up by the next add, and no longer listed
-    assert gallery.add(photos).added == ["cut.jpg"] and {e["path"].rsplit("/", 1)[1] for e in gallery.failed} == {"zero.jpg", "text.png"}
+    assert gallery.add(photos).added == ["cut.jpg"] and {e["path"].rsplit("/", 1)[1] for e in gallery.failed} == {
+        "zero.jpg",
+        "text.png",
+    }
 
 
 def test_a_picture_that_only_the_encoder_refuses_is_set_aside(photos, tmp_path):
@@ -153,7 +160,9 @@ def test_adding_encodes_only_what_is_new_or_changed(gallery, photos):
     again = Gallery.open(gallery.path, FakeMatcher())
     assert again.search("blue green", 1).ids == ["more/cyan.png"] and again.search("blue", 1).ids == ["blue.png"]
     paint(photos / "more" / "late.png", (9, 9, 9))
-    assert gallery.add([photos / "more" / "late.png"]).added == ["more/late.png"], "ids stay relative to the indexed folder"
+    assert gallery.add([photos / "more" / "late.png"]).added == ["more/late.png"], (
+        "ids stay relative to the indexed folder"
+    )
 
 
 def test_a_changed_file_that_became_unreadable_keeps_its_old_row(gallery, photos):
@@ -175,7 +184,11 @@ def test_removed_pictures_are_never_found_again(gallery):
     gallery.remove(["red.png"])
     gallery.remove("blue.png")
     for one in (gallery, Gallery.open(gallery.path, FakeMatcher())):
-        assert len(one) == 4 and one.search("red", 9).ids[0] == "деревня/赤い.JPG" and "blue.png" not in one.search("blue", 9).ids
+        assert (
+            len(one) == 4
+            and one.search("red", 9).ids[0] == "деревня/赤い.JPG"
+            and "blue.png" not in one.search("blue", 9).ids
+        )
     gallery.save()
     assert len(list((gallery.path / "parts").iterdir())) == 1 and gallery.info["removed"] == []
     assert Gallery.open(gallery.path, FakeMatcher()).search("green", 1).ids == ["green.png"]
@@ -271,7 +284,9 @@ def dataset_of(root, count, split="test"):
     rng = np.random.default_rng(count)
     ids = [f"{split}-{i}" for i in range(count)]
     paths = [paint(root / f"{i}.png", tuple(int(x) for x in rng.integers(0, 256, 3))) for i in ids]
-    return RetrievalDataset("toy", split, ids, paths, ["red", "blue"], ["c0", "c1"], np.array([0, 1]), count, "karpathy")
+    return RetrievalDataset(
+        "toy", split, ids, paths, ["red", "blue"], ["c0", "c1"], np.array([0, 1]), count, "karpathy"
+    )
 
 
 def test_a_dataset_keeps_its_ids_copies_and_split(tmp_path):
@@ -292,7 +307,17 @@ def test_precomputed_features_have_no_picture(tmp_path):
 
             return _prepared([np.eye(3)[item.row] for item in items])
 
-    data = RetrievalDataset("toy", "test", ["0", "1"], [FeatureRow(tmp_path / "x.npy", i) for i in range(2)], [], [], np.array([]), 2, "precomp")
+    data = RetrievalDataset(
+        "toy",
+        "test",
+        ["0", "1"],
+        [FeatureRow(tmp_path / "x.npy", i) for i in range(2)],
+        [],
+        [],
+        np.array([]),
+        2,
+        "precomp",
+    )
     gallery = Gallery.build(Rows(), data, tmp_path / "g.xr")
     assert gallery.search("green", 1).ids == ["1"] and gallery.search("green", 1)[0].path is None
 
@@ -304,7 +329,11 @@ def test_approximate_indexes_follow_adding_removing_and_reopening(index, tmp_pat
     data = dataset_of(tmp_path / "d", 300)
     gallery = Gallery.build(FakeMatcher(), data, tmp_path / "g.xr", index=index, **options)
     recall = gallery.info["index"]["recall"]
-    assert recall["kind"] == "captions" and recall["queries"] == 2 and recall["value"] >= (0.1 if index == "ivfpq" else 0.95)
+    assert (
+        recall["kind"] == "captions"
+        and recall["queries"] == 2
+        and recall["value"] >= (0.1 if index == "ivfpq" else 0.95)
+    )
     paint(tmp_path / "p" / "pure.png", (0, 0, 255))
     gallery.add(tmp_path / "p")
     gallery.remove(data.image_ids[:50])

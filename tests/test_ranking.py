@@ -54,9 +54,14 @@ def test_html_holds_its_pictures_and_escapes_what_is_written(gallery, tmp_path):
     (tmp_path / "p" / "red.png").unlink()
     page = ranking.to_html(tmp_path / "out" / "page.html").read_text()
     assert "<script>" not in page and "&lt;script&gt;" in page
-    assert page.count("data:image/jpeg;base64,") == 1 and "no picture to show" in page, "a vanished picture is said, not fatal"
+    assert page.count("data:image/jpeg;base64,") == 1 and "no picture to show" in page, (
+        "a vanished picture is said, not fatal"
+    )
     assert "http" not in page, "nothing is loaded from elsewhere"
-    assert "data:image" in gallery.search(xr.Image(PILImage.new("RGB", (5, 5), "red")), 1).to_html(tmp_path / "i.html").read_text()
+    assert (
+        "data:image"
+        in gallery.search(xr.Image(PILImage.new("RGB", (5, 5), "red")), 1).to_html(tmp_path / "i.html").read_text()
+    )
 
 
 def test_thumbnails_are_small_and_keep_their_shape(tmp_path):

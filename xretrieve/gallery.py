@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xretrieve.data.base import RetrievalDataset
 from xretrieve.errors import XRetrieveError
+from xretrieve.gallery_build import write_gallery
 from xretrieve.gallery_encode import encode_items, to_numpy
 from xretrieve.gallery_filter import MetadataFilter
-from xretrieve.gallery_index import MIN_TRAIN, GalleryIndex
+from xretrieve.gallery_index import GalleryIndex
 from xretrieve.gallery_items import Item, Plan, make_plan
-from xretrieve.gallery_store import MANIFEST, Store
-from xretrieve.index import create_index
+from xretrieve.gallery_store import Store
 from xretrieve.query import Image, ImageText, MultiText, Query, Text
 from xretrieve.ranking import Hit, Ranking
 from xretrieve.tokens import Prepared
-from xretrieve.utils.files import atomic_folder, content_hash
+from xretrieve.utils.files import content_hash
 
 if TYPE_CHECKING:
     from xretrieve.data.cache import FeatureCache
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Changes:
-    """What :meth:`Gallery.add` did: ids added and replaced, counts of copies and of known pictures, failures with reasons."""
+    """What :meth:`Gallery.add` did: ids added and replaced, numbers of copies and of known pictures, failures."""
 
     added: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
@@ -52,8 +51,16 @@ class Gallery:
 
     @classmethod
     def build(
-        cls, matcher: Matcher, source: Any, out: str | Path, index: str = "flat", batch_size: int = 64,
-        cache: FeatureCache | None = None, progress: bool = False, overwrite: bool = False, **index_options: Any,
+        cls,
+        matcher: Matcher,
+        source: Any,
+        out: str | Path,
+        index: str = "flat",
+        batch_size: int = 64,
+        cache: FeatureCache | None = None,
+        progress: bool = False,
+        overwrite: bool = False,
+        **index_options: Any,
     ) -> Gallery:
         """Encode pictures and write a gallery.
 
@@ -69,31 +76,8 @@ class Gallery:
 
         Pictures that cannot be read are left out and listed in :attr:`failed`.
         """
-        out = Path(out)
-        create_index(index, 8, **index_options)  # a wrong name or option, or no faiss: said before an hour of encoding
-        cls.check_out(out, overwrite)
-        plan = make_plan(source, [])
-        items, vectors, failed = encode_items(matcher, plan.new, batch_size, cache, progress)
-        failed = plan.failed + failed
-        if not items:
-            raise XRetrieveError(f"none of the {len(failed)} pictures could be indexed; the first, {failed[0]['path']}: {failed[0]['reason']}")
-        if index == "ivfpq" and len(items) < MIN_TRAIN:
-            raise XRetrieveError(f"index ivfpq needs {MIN_TRAIN} pictures to train on, there are {len(items)}; use 'flat' or 'hnsw'")
-        about = {"name": matcher.name, "source": _where(matcher), "fingerprint": matcher.fingerprint()}
-        with atomic_folder(out) as part:
-            store = Store.create(part, vectors.shape[1], about, {"name": index, "options": index_options})
-            store.change(items=items, vectors=vectors, failed=failed)
-            GalleryIndex(store).write(_test_queries(matcher, source, store))
+        write_gallery(matcher, source, out, index, batch_size, cache, progress, overwrite, index_options)
         return cls(Store.open(out), matcher)
-
-    @staticmethod
-    def check_out(out: str | Path, overwrite: bool = False) -> None:
-        """Raise unless a gallery may be written at ``out``: never over something else, over a gallery only if told to."""
-        out = Path(out)
-        if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
-            raise XRetrieveError(f"{out} exists and is not a gallery; choose another name")
-        if (out / MANIFEST).is_file() and not overwrite:
-            raise XRetrieveError(f"{out} exists; add to it (Gallery.open(...).add, --add) or replace it (overwrite=True, --overwrite)")
 
     @classmethod
     def open(cls, path: str | Path, matcher: Matcher | None = None) -> Gallery:
@@ -131,7 +115,9 @@ class Gallery:
         if self._matcher is None:
             about = self.info["matcher"]
             if not about["source"]:
-                raise XRetrieveError(f"{self.path} was made by {about['name']!r}, which was never saved; pass matcher= to Gallery.open")
+                raise XRetrieveError(
+                    f"{self.path} was made by {about['name']!r}, which was never saved; pass matcher= to Gallery.open"
+                )
             from xretrieve.matcher import load
 
             try:
@@ -151,7 +137,9 @@ class Gallery:
     def __contains__(self, id_: object) -> bool:
         return id_ in self._store.rows
 
-    def add(self, source: Any, batch_size: int = 64, cache: FeatureCache | None = None, progress: bool = False) -> Changes:
+    def add(
+        self, source: Any, batch_size: int = 64, cache: FeatureCache | None = None, progress: bool = False
+    ) -> Changes:
         """Add a folder, files or a dataset, as in :meth:`build`; on disk when it returns.
 
         Only pictures that are new or whose file changed are encoded. A picture that is there already, in another place,
@@ -160,11 +148,15 @@ class Gallery:
         if isinstance(source, (str, Path)) and Path(source).is_file():
             source = [source]
         plan: Plan = make_plan(source, self._items())
-        items, vectors, failed = encode_items(self.matcher, plan.new, batch_size, cache, progress) if plan.new else ([], None, [])
+        items, vectors, failed = (
+            encode_items(self.matcher, plan.new, batch_size, cache, progress) if plan.new else ([], None, [])
+        )
         failed = plan.failed + failed
         kept = [entry for entry in self.failed if entry["path"] not in plan.looked]
         arrived = [item.id for item in items]
-        removed = [id_ for id_ in plan.removed if id_ in arrived]  # a changed file that cannot be read keeps its old row
+        removed = [
+            id_ for id_ in plan.removed if id_ in arrived
+        ]  # a changed file that cannot be read keeps its old row
         if items or plan.updated or failed or len(kept) < len(self.failed):
             updated = [item for item in plan.updated.values() if item.id not in removed]
             self._store.change(removed, items, vectors, updated, failed=kept + failed)
@@ -177,7 +169,9 @@ class Gallery:
         for id_ in ids:
             if id_ not in self._store.rows:
                 near = get_close_matches(str(id_), itertools.islice(self._store.rows, 20_000), n=1)
-                raise XRetrieveError(f"{self.path} has no id {str(id_)!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+                raise XRetrieveError(
+                    f"{self.path} has no id {str(id_)!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+                )
         if ids:
             self._store.change(removed=ids)
             self._changed()
@@ -212,14 +206,20 @@ class Gallery:
             raise XRetrieveError(f"k is {k!r}; ask for at least 1 result")
         if not len(self):
             raise XRetrieveError(f"{self.path} is empty; add pictures to it first")
-        allowed, notes = self._allowed(query, where, isinstance(query, ImageText) if drop_reference is None else drop_reference)
+        allowed, notes = self._allowed(
+            query, where, isinstance(query, ImageText) if drop_reference is None else drop_reference
+        )
         many = len(self) if allowed is None else len(allowed)
         if k > many:
-            notes.append(f"all {many} shown: fewer than the {k} asked for" if many else f"nothing in the gallery matches where={where}")
+            notes.append(
+                f"all {many} shown: fewer than the {k} asked for"
+                if many
+                else f"nothing in the gallery matches where={where}"
+            )
         prepared = self._encode_query(query)
         rows, scores = self._coarse(prepared, min(k, many), allowed) if many else ([], [])
-        # Re-ranking belongs here: ask _coarse for more rows, score their local tokens with matcher.score, sort, cut to k.
-        hits = [self._hit(rank, row, score) for rank, (row, score) in enumerate(zip(rows, scores), 1)]
+        # Re-ranking belongs here: more rows from _coarse, their local tokens through matcher.score, sorted, cut to k.
+        hits = [self._hit(rank, row, score) for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)]
         return Ranking(hits, query, "; ".join(notes), lambda hit: self._explain(query, hit))
 
     def _coarse(self, prepared: Prepared, k: int, allowed: np.ndarray | None) -> tuple[list[int], list[float]]:
@@ -228,7 +228,9 @@ class Gallery:
         found = rows[0] >= 0
         return rows[0][found].tolist(), scores[0][found].tolist()
 
-    def _allowed(self, query: Query, where: dict[str, Any] | None, drop_reference: bool) -> tuple[np.ndarray | None, list[str]]:
+    def _allowed(
+        self, query: Query, where: dict[str, Any] | None, drop_reference: bool
+    ) -> tuple[np.ndarray | None, list[str]]:
         """Rows that may be returned (None: all), and notes for the reader."""
         rows = None
         if where:
@@ -248,20 +250,33 @@ class Gallery:
         if hit.id not in self._store.rows:
             raise XRetrieveError(f"{hit.id!r} is no longer in {self.path}")
         vector = self._store.vectors([self._store.rows[hit.id]])[0]
-        texts = list(query) if isinstance(query, MultiText) else [query.text] if isinstance(query, (Text, ImageText)) else []
+        texts = (
+            list(query)
+            if isinstance(query, MultiText)
+            else [query.text]
+            if isinstance(query, (Text, ImageText))
+            else []
+        )
         parts: list[dict[str, Any]] = []
         if isinstance(query, (Image, ImageText)):
             score = float(to_numpy(self.matcher.encode_images([query.image]).pooled)[0] @ vector)
-            parts.append({"kind": "image", "image": str(query.image) if isinstance(query.image, Path) else None, "score": score})
+            parts.append(
+                {"kind": "image", "image": str(query.image) if isinstance(query.image, Path) else None, "score": score}
+            )
         if texts:
             scores = to_numpy(self.matcher.encode_texts(texts).pooled) @ vector
-            parts += [{"kind": "text", "text": text, "score": float(score)} for text, score in zip(texts, scores)]
+            parts += [
+                {"kind": "text", "text": text, "score": float(score)} for text, score in zip(texts, scores, strict=True)
+            ]
         return {"parts": parts}
 
     def _encode_query(self, query: Query) -> Prepared:
         prepared = self.matcher.encode_query(query)
         if prepared.pooled.shape != (1, self.info["dim"]):
-            raise XRetrieveError(f"the query became vectors of shape {tuple(prepared.pooled.shape)}; the gallery holds {self.info['dim']} values each")
+            raise XRetrieveError(
+                f"the query became vectors of shape {tuple(prepared.pooled.shape)}; "
+                f"the gallery holds {self.info['dim']} values each"
+            )
         return prepared.check_finite([repr(query)])
 
     def _hit(self, rank: int, row: int, score: float) -> Hit:
@@ -287,20 +302,7 @@ class Gallery:
         made, given = self.info["matcher"]["fingerprint"], matcher.fingerprint()
         if made != given:
             raise XRetrieveError(
-                f"{self.path} was made by matcher {made} ({self.info['matcher']['name']}), not by {given} ({matcher.name}): "
-                "their vectors cannot be compared; use the first, or build the gallery again"
+                f"{self.path} was made by matcher {made} ({self.info['matcher']['name']}), "
+                f"not by {given} ({matcher.name}): their vectors cannot be compared; "
+                "use the first, or build the gallery again"
             )
-
-
-def _where(matcher: Matcher) -> str:
-    """The matcher's source; a folder as an absolute path, so that the gallery opens from anywhere."""
-    source = str(getattr(matcher, "source", "") or "")
-    return str(Path(source).resolve()) if source and Path(source).exists() else source
-
-
-def _test_queries(matcher: Matcher, source: Any, store: Store) -> tuple[str, np.ndarray] | None:
-    """Queries that an approximate index is measured with: captions where there are some."""
-    if store.info["index"]["name"] == "flat" or not isinstance(source, RetrievalDataset) or not source.captions:
-        return None
-    rows = np.unique(np.linspace(0, len(source.captions) - 1, 200).astype(int))
-    return "captions", to_numpy(matcher.encode_texts([source.captions[row] for row in rows]).pooled)

@@ -22,7 +22,7 @@ CHUNK = 4  # batches per step: between two steps the progress bar moves, and loc
 def encode_items(
     matcher: Any, items: list[Item], batch_size: int = 64, cache: FeatureCache | None = None, progress: bool = False
 ) -> tuple[list[Item], np.ndarray, list[dict[str, str]]]:
-    """The items that could be encoded, their coarse vectors (N, D) float32, and the others as ``{"path", "reason"}``."""
+    """Items that could be encoded, their coarse vectors (N, D) float32, and the others as ``{"path", "reason"}``."""
     kept: list[Item] = []
     vectors: list[np.ndarray] = []
     failed: list[dict[str, str]] = []
@@ -88,9 +88,23 @@ def _bar(total: int, show: bool) -> Iterator[Callable[[int], None]]:
         yield lambda n: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("encoding"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (
+        TextColumn("encoding"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("encoding", total=total)
         yield lambda n: bar.advance(task, n)

@@ -19,7 +19,7 @@ class GalleryIndex:
     """Row numbers under the vectors of a :class:`Store`.
 
     A flat index is the store's own memory-mapped vectors. Any other is written beside them; what was added or removed
-    since is applied when the gallery is opened, and it is written anew when a tenth of its rows are newer than the file.
+    since is applied when the gallery is opened, and it is written anew when a tenth of its rows are newer.
     """
 
     def __init__(self, store: Store) -> None:
@@ -96,6 +96,8 @@ class GalleryIndex:
         return self._index
 
     def _new(self) -> Index:
-        if self.name == "ivfpq" and self._store.total < MIN_TRAIN:  # so much was removed: exact search does until more come
+        if (
+            self.name == "ivfpq" and self._store.total < MIN_TRAIN
+        ):  # so much was removed: exact search does until more come
             return FlatIndex(self._store.info["dim"])
         return create_index(self.name, self._store.info["dim"], **self._store.info["index"]["options"])

@@ -60,8 +60,10 @@ def make_plan(source: Any, known: Sequence[Item]) -> Plan:
 
 
 def _named_files(source: Any, known: Sequence[Item]) -> list[tuple[str, Path]]:
-    """(id, absolute path) of every picture file of a folder or a list; inside a folder that was indexed before, ids stay
-    relative to that one."""
+    """(id, absolute path) of every picture file of a folder or a list.
+
+    Inside a folder that was indexed before, ids stay relative to that one.
+    """
     if isinstance(source, (str, Path)):
         root = Path(os.path.abspath(Path(source).expanduser()))
         paths = find_pictures(root)
@@ -71,7 +73,9 @@ def _named_files(source: Any, known: Sequence[Item]) -> list[tuple[str, Path]]:
         paths = [Path(os.path.abspath(path)) for path in source]
         for path in paths:
             if not path.is_file():
-                raise XRetrieveError(f"no picture at {path}" + ("; give one folder, or a list of files" if path.is_dir() else ""))
+                raise XRetrieveError(
+                    f"no picture at {path}" + ("; give one folder, or a list of files" if path.is_dir() else "")
+                )
         root = Path(os.path.commonpath([path.parent for path in paths]))
     roots = {item.path.removesuffix("/" + item.id) for item in known if item.path.endswith("/" + item.id)}
     named = []
@@ -100,7 +104,9 @@ def _plan_files(files: list[tuple[str, Path]], known: Sequence[Item]) -> Plan:
                 raise XRetrieveError("zero bytes")
             digest = content_hash(path)
         except (OSError, XRetrieveError) as error:
-            plan.failed.append({"path": str(path), "reason": error.strerror if isinstance(error, OSError) else str(error)})
+            plan.failed.append(
+                {"path": str(path), "reason": error.strerror if isinstance(error, OSError) else str(error)}
+            )
             continue
         except UnicodeEncodeError:
             shown = str(path).encode(errors="replace").decode()
@@ -118,8 +124,13 @@ def _plan_files(files: list[tuple[str, Path]], known: Sequence[Item]) -> Plan:
             _add_copy(plan, twin, path, stat)
             continue
         item = Item(
-            id=str(path.as_posix()) if name in taken else name, path=str(path), hash=digest, size=stat.st_size,
-            mtime=stat.st_mtime_ns, metadata={"folder": Path(name).parent.as_posix()}, source=path,
+            id=str(path.as_posix()) if name in taken else name,
+            path=str(path),
+            hash=digest,
+            size=stat.st_size,
+            mtime=stat.st_mtime_ns,
+            metadata={"folder": Path(name).parent.as_posix()},
+            source=path,
         )
         taken.add(item.id)
         by_hash[digest] = item
@@ -149,7 +160,7 @@ def _plan_dataset(dataset: RetrievalDataset, known: Sequence[Item]) -> Plan:
     """Every image of a dataset under its own id, copies too: a benchmark's gallery is what the benchmark says."""
     plan = Plan()
     taken = {item.id for item in known}
-    for id_, source, metadata in zip(dataset.image_ids, dataset.images, dataset.metadata):
+    for id_, source, metadata in zip(dataset.image_ids, dataset.images, dataset.metadata, strict=True):
         if id_ in taken:
             plan.unchanged += 1
             continue

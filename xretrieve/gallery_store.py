@@ -3,7 +3,7 @@
 ::
 
     photos.xr/
-      gallery.json            format, matcher, index, parts, removed rows, pictures that failed; replaced last, as one step
+      gallery.json            format, matcher, index, parts, removed rows, failures; replaced last, in one step
       parts/0000-1f2e3d/      vectors.npy (N, D) float32; items.jsonl, one line per row, then changes to earlier rows
       index-5a4b3c/           an approximate index over the first rows; it can always be made anew from the parts
 
@@ -35,7 +35,9 @@ FIELDS = {f.name for f in fields(Item)} - {"source"}
 
 
 class Store:
-    """Rows of a gallery: an item and a vector each. Row numbers grow as pictures are added, and change only when parts are merged.
+    """Rows of a gallery: an item and a vector each.
+
+    Row numbers grow as pictures are added, and change only when parts are merged.
 
     Args:
         folder: the gallery's folder.
@@ -53,8 +55,17 @@ class Store:
         """A new, empty gallery in an empty folder; nothing is committed yet."""
         now = _now()
         info = {
-            "format": FORMAT, "created": now, "updated": now, "revision": 0, "count": 0, "dim": dim, "matcher": matcher,
-            "index": index, "parts": [], "removed": [], "failed": [],
+            "format": FORMAT,
+            "created": now,
+            "updated": now,
+            "revision": 0,
+            "count": 0,
+            "dim": dim,
+            "matcher": matcher,
+            "index": index,
+            "parts": [],
+            "removed": [],
+            "failed": [],
         }
         return cls(folder, info)
 
@@ -63,10 +74,14 @@ class Store:
         """Read a gallery; a folder that is not one, a newer format or a damaged part is an error that says so."""
         folder = Path(folder)
         if not (folder / MANIFEST).is_file():
-            raise XRetrieveError(f"{folder} is not a gallery (no {MANIFEST}); make one with `xretrieve index PHOTOS --out {folder}`")
+            raise XRetrieveError(
+                f"{folder} is not a gallery (no {MANIFEST}); make one with `xretrieve index PHOTOS --out {folder}`"
+            )
         info = read_json(folder / MANIFEST)
         if not isinstance(info, dict) or info.get("format") != FORMAT:
-            raise XRetrieveError(f"{folder / MANIFEST}: this version reads gallery format {FORMAT}; build the gallery again")
+            raise XRetrieveError(
+                f"{folder / MANIFEST}: this version reads gallery format {FORMAT}; build the gallery again"
+            )
         store = cls(folder, info)
         for part in info["parts"]:
             store._read_part(folder / "parts" / part["name"], part["rows"])
@@ -74,7 +89,9 @@ class Store:
             store.items[row] = None
         store.rows = {item.id: row for row, item in enumerate(store.items) if item is not None}
         if len(store.rows) != info["count"]:
-            raise XRetrieveError(f"{folder} is damaged: {len(store.rows)} items instead of {info['count']}; build it again")
+            raise XRetrieveError(
+                f"{folder} is damaged: {len(store.rows)} items instead of {info['count']}; build it again"
+            )
         return store
 
     def _read_part(self, path: Path, rows: int) -> None:
@@ -84,7 +101,9 @@ class Store:
         except (OSError, ValueError) as error:
             raise XRetrieveError(f"{path} is damaged or missing ({error}); build the gallery again") from error
         if vectors.shape != (rows, self.info["dim"]) or len(lines) < rows:
-            raise XRetrieveError(f"{path} is damaged: {len(lines)} items and vectors {vectors.shape} instead of {rows} rows")
+            raise XRetrieveError(
+                f"{path} is damaged: {len(lines)} items and vectors {vectors.shape} instead of {rows} rows"
+            )
         self.parts.append(vectors)
         self.items += [_item(line) for line in lines[:rows]]
         for line in lines[rows:]:  # changes to earlier rows
@@ -114,10 +133,21 @@ class Store:
         return out
 
     def change(
-        self, removed: Sequence[str] = (), items: Sequence[Item] = (), vectors: np.ndarray | None = None,
-        updated: Sequence[Item] = (), **info: Any,
+        self,
+        removed: Sequence[str] = (),
+        items: Sequence[Item] = (),
+        vectors: np.ndarray | None = None,
+        updated: Sequence[Item] = (),
+        **info: Any,
     ) -> None:
-        """One step, all or nothing: remove ids, add items with their vectors, replace items under the same id, set keys of `gallery.json`."""
+        """One step, all or nothing.
+
+        Args:
+            removed: ids that go.
+            items: new items, with their ``vectors`` (N, D).
+            updated: items that take the place of those with the same ids; their vectors stay.
+            info: keys of ``gallery.json`` to set.
+        """
         new = self.info | {"removed": self.info["removed"] + [self.rows[id_] for id_ in removed]} | info
         part = None
         if items or updated:
@@ -158,7 +188,9 @@ class Store:
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _write_part(self, name: str, items: Sequence[Item], vectors: np.ndarray, changes: list[tuple[int, Item]]) -> None:
+    def _write_part(
+        self, name: str, items: Sequence[Item], vectors: np.ndarray, changes: list[tuple[int, Item]]
+    ) -> None:
         lines = [item.to_dict() for item in items] + [item.to_dict() | {"row": row} for row, item in changes]
         with atomic_folder(self.folder / "parts" / name) as part:
             np.save(part / "vectors.npy", vectors)
@@ -168,7 +200,9 @@ class Store:
     def _commit(self, info: dict[str, Any]) -> None:
         path = self.folder / MANIFEST
         if path.exists() and read_json(path).get("revision") != self.info["revision"]:
-            raise XRetrieveError(f"{self.folder} was changed by another program meanwhile; open it again and repeat this step")
+            raise XRetrieveError(
+                f"{self.folder} was changed by another program meanwhile; open it again and repeat this step"
+            )
         info = info | {"revision": self.info["revision"] + 1, "updated": _now()}
         write_json(path, info)
         self.info = info

@@ -20,7 +20,7 @@ THUMBNAIL = 320  # longest side in pixels
 
 @dataclass(frozen=True)
 class Hit:
-    """One result: rank from 1, gallery id, float32 score, path of the picture (None for features without one), metadata."""
+    """One result: rank from 1, gallery id, float32 score, path (None for precomputed features), metadata."""
 
     rank: int
     id: str
@@ -47,7 +47,11 @@ class Ranking:
     """
 
     def __init__(
-        self, hits: list[Hit], query: Query | None = None, note: str = "", explain: Callable[[Hit], dict[str, Any]] | None = None
+        self,
+        hits: list[Hit],
+        query: Query | None = None,
+        note: str = "",
+        explain: Callable[[Hit], dict[str, Any]] | None = None,
     ) -> None:
         self.hits, self.query, self.note, self._explain = list(hits), query, note, explain
 
@@ -89,14 +93,22 @@ class Ranking:
     def to_json(self) -> dict[str, Any]:
         """A dict that ``json.dumps`` takes: query, note and hits."""
         hits = [
-            {"rank": h.rank, "id": h.id, "score": h.score, "path": str(h.path) if h.path else None, "metadata": h.metadata}
+            {
+                "rank": h.rank,
+                "id": h.id,
+                "score": h.score,
+                "path": str(h.path) if h.path else None,
+                "metadata": h.metadata,
+            }
             for h in self.hits
         ]
         return {"query": describe_query(self.query), "note": self.note, "hits": hits}
 
     def to_trec(self, tag: str = "xretrieve", query_id: str = "1") -> str:
-        """The lines of a TREC run file: ``query Q0 id rank score tag``. White space in ids becomes ``%20`` and so on."""
-        return "".join(f"{_field(query_id)} Q0 {_field(h.id)} {h.rank} {h.score:.9g} {_field(tag)}\n" for h in self.hits)
+        """The lines of a TREC run file: ``query Q0 id rank score tag``. White space in ids becomes ``%20`` etc."""
+        return "".join(
+            f"{_field(query_id)} Q0 {_field(h.id)} {h.rank} {h.score:.9g} {_field(tag)}\n" for h in self.hits
+        )
 
     def to_html(self, path: str | Path) -> Path:
         """Write one self-contained page: the query, and each hit with a small copy of its picture inside the page."""
@@ -107,7 +119,11 @@ class Ranking:
         reference = self.query.image if isinstance(self.query, (Image, ImageText)) else None
         hits = [{"hit": hit, "thumbnail": thumbnail(hit.path)} for hit in self.hits]
         text = page.get_template("ranking.html").render(
-            texts=asked.get("texts", []), reference=thumbnail(reference), has_reference=reference is not None, note=self.note, hits=hits
+            texts=asked.get("texts", []),
+            reference=thumbnail(reference),
+            has_reference=reference is not None,
+            note=self.note,
+            hits=hits,
         )
         write_text(path, text)
         return Path(path)

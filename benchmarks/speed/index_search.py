@@ -2,9 +2,9 @@
 
     python benchmarks/speed/index_search.py PHOTOS MODEL [--limit 1000] [--sizes 8000 100000] [--queries 200]
 
-MODEL is a run folder or a model name. First the folder is indexed twice, without a feature cache and with one that holds
-everything. Then the gallery's own vectors, repeated with noise up to each of --sizes, are searched: one query at a
-time, the vectors of the queries given (the model's time per query is printed apart).
+MODEL is a run folder or a model name. First the folder is indexed three times: without a feature cache, with an empty
+one, and with one that holds everything. Then the gallery's own vectors, repeated with noise up to each of --sizes, are
+searched by vector, one query at a time (the model's time per query is printed apart).
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ def machine() -> str:
     except ImportError:
         version = "none"
     names = [line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return (f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads, Python {platform.python_version()}, "
-            f"torch {torch.__version__}, faiss {version}, xretrieve {xr.__version__}")
+    return (
+        f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads, "
+        f"Python {platform.python_version()}, "
+        f"torch {torch.__version__}, faiss {version}, xretrieve {xr.__version__}"
+    )
 
 
 def _cpuinfo() -> list[str]:
@@ -74,7 +77,7 @@ def spread(vectors: np.ndarray, count: int) -> np.ndarray:
     """``count`` unit vectors: the given ones repeated, each copy moved by noise of a third of its length."""
     rng = np.random.default_rng(0)
     out = vectors[np.arange(count) % len(vectors)].copy()
-    rest = out[len(vectors):]
+    rest = out[len(vectors) :]
     rest += rng.standard_normal(rest.shape, dtype=np.float32) * (0.33 / np.sqrt(vectors.shape[1]))
     return out / np.linalg.norm(out, axis=1, keepdims=True)
 
@@ -94,7 +97,10 @@ def main() -> None:
         cache = FeatureCache(Path(folder) / "cache")
         for what, kept in (("no cache", None), ("cold cache", cache), ("warm cache", cache)):
             gallery, wall, cpu = timed(matcher.index, pictures, out=Path(folder) / "g.xr", cache=kept, overwrite=True)
-            print(f"index {len(gallery)} pictures, {what}: {wall:.1f} s, {len(gallery) / wall:.1f} images/s, CPU {cpu:.1f} s, peak memory {peak():.0f} MiB")
+            print(
+                f"index {len(gallery)} pictures, {what}: {wall:.1f} s, {len(gallery) / wall:.1f} images/s, "
+                f"CPU {cpu:.1f} s, peak memory {peak():.0f} MiB"
+            )
         size = sum(p.stat().st_size for p in (Path(folder) / "g.xr").rglob("*") if p.is_file())
         print(f"gallery on disk: {size / len(gallery):.0f} bytes per picture ({gallery.info['dim']} values each)")
         _, wall, _ = timed(xr.Gallery.open, Path(folder) / "g.xr")
@@ -116,7 +122,10 @@ def main() -> None:
             _, wall, cpu = timed(index.add, np.arange(count), gallery_vectors)
             speed = per_query(lambda query: index.search(query[None], 10), queries)  # noqa: B023
             recall = recall_against_flat(index, flat, queries, 10)
-            print(f"{count} vectors, {name}: built in {wall:.1f} s (CPU {cpu:.1f} s); {speed}; recall@10 {recall:.4f}; peak memory {peak():.0f} MiB")
+            print(
+                f"{count} vectors, {name}: built in {wall:.1f} s (CPU {cpu:.1f} s); {speed}; "
+                f"recall@10 {recall:.4f}; peak memory {peak():.0f} MiB"
+            )
 
 
 if __name__ == "__main__":

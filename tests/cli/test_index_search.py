@@ -22,7 +22,9 @@ def run(tmp_path_factory):
 
     torch.manual_seed(0)
     image = xr.create_backbone("timm:resnet18", modality="image", size=32, pretrained=False, frozen=True)
-    text = xr.create_backbone("words", captions=["a red dog in the snow", "a blue sledge"], min_count=1, word_dim=8, dim=16)
+    text = xr.create_backbone(
+        "words", captions=["a red dog in the snow", "a blue sledge"], min_count=1, word_dim=8, dim=16
+    )
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     Matcher(image, text, build_head("dual", image, text, dim=16), name="tiny").save(folder / "matcher")
     return folder
@@ -86,7 +88,11 @@ def test_every_kind_of_query(built, photos, tmp_path, capsys):
         assert np.mean([p["score"] for p in hit["parts"]]) == pytest.approx(hit["score"], abs=1e-5)
     _, out, _ = call(capsys, "search", folder, "blue", "--image", picture, "-k", 99, "--json")
     value = json.loads(out)
-    assert "photo 1.JPG" not in [h["id"] for h in value["hits"]] and "left out" in value["note"] and "all 11 shown" in value["note"]
+    assert (
+        "photo 1.JPG" not in [h["id"] for h in value["hits"]]
+        and "left out" in value["note"]
+        and "all 11 shown" in value["note"]
+    )
     _, out, _ = call(capsys, "search", folder, "dog", "--and", "snow", "--explain", "--html", tmp_path / "page.html")
     assert "snow" in out and (tmp_path / "page.html").read_text().count("data:image") == 10
 
@@ -112,13 +118,20 @@ def test_add_and_overwrite(built, run, photos, capsys):
     assert status == 0 and (value["added"], value["unchanged"], value["duplicates"], value["images"]) == (1, 12, 1, 13)
     assert len(value["failed"]) == 2 and {"zero bytes"} < {entry["reason"] for entry in value["failed"]}
     status, out, _ = call(capsys, "index", photos, "--model", run, "--out", folder, "--overwrite")
-    assert status == 0 and "13 pictures" in out and "2 pictures could not be indexed" in out and "zero.png: zero bytes" in out
+    assert (
+        status == 0
+        and "13 pictures" in out
+        and "2 pictures could not be indexed" in out
+        and "zero.png: zero bytes" in out
+    )
     assert "1 copy of the same content" in out
 
 
 def test_an_approximate_index_prints_its_recall(run, photos, tmp_path, capsys):
     pytest.importorskip("faiss")
-    status, out, err = call(capsys, "index", photos, "--model", run, "--out", tmp_path / "h.xr", "--index", "hnsw", "-o", "m=8")
+    status, out, err = call(
+        capsys, "index", photos, "--model", run, "--out", tmp_path / "h.xr", "--index", "hnsw", "-o", "m=8"
+    )
     assert status == 0 and "index hnsw, recall@10 against exact search 1.0000 (12 vectors of the gallery)" in out, err
     _, out, _ = call(capsys, "search", tmp_path / "h.xr", "dog", "-k", 2, "--json")
     assert len(json.loads(out)["hits"]) == 2
@@ -141,7 +154,11 @@ def test_a_build_that_was_killed_resumes_from_the_cache(run, photos, tmp_path, c
     command = ["index", photos, "--model", run, "--out", tmp_path / "g.xr", "--batch-size", 4]
     monkeypatch.setenv("XRETRIEVE_CACHE", str(tmp_path / "own cache"))
     status, _, err = call(capsys, *command)
-    assert status == 130 and not (tmp_path / "g.xr").exists() and sorted(p.name for p in tmp_path.iterdir()) == ["my photos", "own cache"]
+    assert (
+        status == 130
+        and not (tmp_path / "g.xr").exists()
+        and sorted(p.name for p in tmp_path.iterdir()) == ["my photos", "own cache"]
+    )
     assert call(capsys, *command)[0] == 0
     assert seen == [4, 4, "killed", 4], "only the last four are encoded again"
     assert len(xr.Gallery.open(tmp_path / "g.xr")) == 12
@@ -152,11 +169,21 @@ def test_a_dataset_can_be_indexed(run, tmp_path, capsys, data_root):
 
     full = datasets.load("flickr8k", root=data_root, split="test")
     small = type(full)(
-        full.name, full.split, full.image_ids[:6], full.images[:6], full.captions[:2], full.caption_ids[:2], np.zeros(2), 6, full.layout
+        full.name,
+        full.split,
+        full.image_ids[:6],
+        full.images[:6],
+        full.captions[:2],
+        full.caption_ids[:2],
+        np.zeros(2),
+        6,
+        full.layout,
     )
     gallery = xr.load(run).index(small, tmp_path / "g.xr")
     assert gallery.ids == small.image_ids and {m["split"] for m in gallery.metadata} == {"test"}
-    status, out, _ = call(capsys, "search", tmp_path / "g.xr", "a dog", "--where", "split=test", "--where", "split=train", "--json")
+    status, out, _ = call(
+        capsys, "search", tmp_path / "g.xr", "a dog", "--where", "split=test", "--where", "split=train", "--json"
+    )
     assert status == 0 and len(json.loads(out)["hits"]) == 6
 
 

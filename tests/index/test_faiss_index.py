@@ -68,7 +68,7 @@ def test_filter_returns_only_allowed_ids_and_enough_of_them(data, name, share):
     found = index.search(queries, 10, allowed)[1]
     assert np.isin(found, allowed).all(), "every place is filled, with allowed ids only"
     true = flat.search(queries, 10, allowed)[1]
-    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), true.tolist())])
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), true.tolist(), strict=True)])
     assert recall >= FLOOR[name]
 
 

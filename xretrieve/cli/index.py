@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,18 +21,34 @@ SHOWN = 10  # failed pictures that are named on the terminal
 
 @app.command()
 def index(
-    photos: Annotated[Optional[Path], typer.Argument(metavar="[PHOTOS]", help="A folder of pictures, or one picture; left out with --dataset.")] = None,
-    model: Annotated[Optional[str], typer.Option(help=f"A run folder or a model name [default: {DEFAULT_MODEL}].")] = None,
-    out: Annotated[Optional[Path], typer.Option(help="The gallery's folder [default: the name of PHOTOS or of the dataset + .xr, here].")] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PHOTOS]", help="A folder of pictures, or one picture; left out with --dataset."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help=f"A run folder or a model name [default: {DEFAULT_MODEL}].")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The gallery's folder [default: the name of PHOTOS or of the dataset + .xr, here]."),
+    ] = None,
     index_name: Annotated[str, typer.Option("--index", help="flat (exact), hnsw, ivfpq or faiss-flat.")] = "flat",
-    option: Annotated[Optional[list[str]], typer.Option("--option", "-o", metavar="KEY=VALUE", help="An option of the index, e.g. -o ef_search=256.")] = None,
-    dataset: Annotated[Optional[str], typer.Option(help="Index a dataset's images under their own ids.")] = None,
-    root: Annotated[Optional[Path], typer.Option(help="Data root of --dataset; default XRETRIEVE_DATA or ./data.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help="An option of the index, e.g. -o ef_search=256."),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Index a dataset's images under their own ids.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Data root of --dataset; default XRETRIEVE_DATA or ./data.")] = None,
     split: Annotated[str, typer.Option(help="Split of --dataset.")] = "test",
-    add: Annotated[bool, typer.Option("--add", help="Add to the gallery: only new and changed pictures are encoded.")] = False,
+    add: Annotated[
+        bool, typer.Option("--add", help="Add to the gallery: only new and changed pictures are encoded.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the gallery.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per step of the model.")] = 64,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep what the model computed: a stopped build then goes on where it was.")] = True,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            "--cache/--no-cache", help="Keep what the model computed: a stopped build then goes on where it was."
+        ),
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Build a gallery over a folder of pictures or a dataset, or add to one."""
@@ -40,10 +56,15 @@ def index(
     from xretrieve.data.cache import FeatureCache
     from xretrieve.errors import XRetrieveError
     from xretrieve.gallery import Gallery
+    from xretrieve.gallery_build import check_out
     from xretrieve.matcher import load
 
     if (photos is None) == (dataset is None):
-        raise XRetrieveError("what should be indexed? Give a folder of pictures, or --dataset NAME" if photos is None else "give a folder or --dataset, not both")
+        raise XRetrieveError(
+            "what should be indexed? Give a folder of pictures, or --dataset NAME"
+            if photos is None
+            else "give a folder or --dataset, not both"
+        )
     if add and (overwrite or option or index_name != "flat"):
         raise XRetrieveError("--add keeps the gallery and its index; leave out --overwrite, --index and --option")
     out = out or Path((dataset or photos.resolve().name or "photos") + ".xr")  # type: ignore[union-attr]
@@ -61,21 +82,38 @@ def index(
         changes = gallery.add(source, batch_size=batch_size, cache=keep, progress=progress)
         done, failed = {**vars(changes), "added": len(changes.added), "replaced": len(changes.replaced)}, changes.failed
     else:
-        Gallery.check_out(out, overwrite)
+        check_out(out, overwrite)
         matcher = load(model or DEFAULT_MODEL)
         start = time.perf_counter()
         gallery = Gallery.build(
-            matcher, source, out, index=index_name, batch_size=batch_size, cache=keep, progress=progress, overwrite=overwrite,
+            matcher,
+            source,
+            out,
+            index=index_name,
+            batch_size=batch_size,
+            cache=keep,
+            progress=progress,
+            overwrite=overwrite,
             **apply_overrides({}, option or []),
         )
         done, failed = {"added": len(gallery)}, gallery.failed
     seconds = time.perf_counter() - start
     rate = (done["added"] + done.get("replaced", 0)) / seconds
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    following = f"xretrieve search {shlex.quote(str(out))} \"a dog in the snow\"" + (f" --model {shlex.quote(model)}" if add and model else "")
+    following = f'xretrieve search {shlex.quote(str(out))} "a dog in the snow"' + (
+        f" --model {shlex.quote(model)}" if add and model else ""
+    )
     result = {
-        "gallery": str(out), "images": len(gallery), **done, "failed": failed, "seconds": round(seconds, 3),
-        "images_per_second": round(rate, 1), "bytes": size, "index": gallery.info["index"], "matcher": gallery.info["matcher"], "next": following,
+        "gallery": str(out),
+        "images": len(gallery),
+        **done,
+        "failed": failed,
+        "seconds": round(seconds, 3),
+        "images_per_second": round(rate, 1),
+        "bytes": size,
+        "index": gallery.info["index"],
+        "matcher": gallery.info["matcher"],
+        "next": following,
     }
     if as_json:
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
@@ -93,7 +131,11 @@ def _report(result: dict[str, Any], gallery: Gallery) -> None:
     )
     about = result["index"]
     recall = about.get("recall")
-    measured = f", recall@{recall['k']} against exact search {recall['value']:.4f} ({recall['queries']} {recall['kind']})" if recall else ", exact"
+    measured = (
+        f", recall@{recall['k']} against exact search {recall['value']:.4f} ({recall['queries']} {recall['kind']})"
+        if recall
+        else ", exact"
+    )
     typer.echo(f"  index {about['name']}" + (measured if recall or about["name"] in ("flat", "faiss-flat") else ""))
     failed = result["failed"]
     if failed:

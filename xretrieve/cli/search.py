@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,14 +18,27 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def search(
     gallery: Annotated[Path, typer.Argument(metavar="INDEX", help="A gallery made by `xretrieve index`.")],
-    text: Annotated[Optional[str], typer.Argument(help="What the picture shows; with --image, what should be different.")] = None,
-    more: Annotated[Optional[list[str]], typer.Option("--and", help="Another detail of the same picture; repeatable.")] = None,
-    image: Annotated[Optional[Path], typer.Option(help="A reference picture.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="What the picture shows; with --image, what should be different.")
+    ] = None,
+    more: Annotated[
+        list[str] | None, typer.Option("--and", help="Another detail of the same picture; repeatable.")
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="A reference picture.")] = None,
     k: Annotated[int, typer.Option("-k", help="Results.")] = 10,
-    where: Annotated[Optional[list[str]], typer.Option(metavar="KEY=VALUE", help="Only pictures with this metadata; repeat a key for any of several values.")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="The score of each text and picture of the query beside each result.")] = False,
-    html: Annotated[Optional[Path], typer.Option(help="Also write one page with the pictures.")] = None,
-    model: Annotated[Optional[str], typer.Option(help="The run or model that made the gallery, where it is no longer at its place.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="Only pictures with this metadata; repeat a key for any of several values."
+        ),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="The score of each text and picture of the query beside each result.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Also write one page with the pictures.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The run or model that made the gallery, where it is no longer at its place.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Search with a text, several texts (--and), a picture (--image), or a picture and a change."""
@@ -44,7 +57,7 @@ def search(
         ranking.to_html(html)
     if as_json:
         result = ranking.to_json()
-        for hit, parts in zip(result["hits"], told or []):
+        for hit, parts in zip(result["hits"], told or [], strict=False):
             hit["parts"] = parts
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
@@ -63,7 +76,7 @@ def make_query(text: str | None, more: list[str], image: Path | None) -> Query:
     if image is not None:
         return Image(image) if text is None else ImageText(image, " and ".join([text, *more]))
     if text is None:
-        raise XRetrieveError('nothing to search for: give a text, --image PICTURE, or both')
+        raise XRetrieveError("nothing to search for: give a text, --image PICTURE, or both")
     return MultiText([text, *more]) if more else Text(text)
 
 

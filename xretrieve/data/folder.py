@@ -26,12 +26,16 @@ def find_pictures(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise XRetrieveError(f"no folder {folder}" + (" (it is a file; give a list of paths)" if folder.exists() else ""))
+        raise XRetrieveError(
+            f"no folder {folder}" + (" (it is a file; give a list of paths)" if folder.exists() else "")
+        )
     suffixes = picture_suffixes()
     found = []
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(here, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in suffixes]
+        found += [
+            Path(here, name) for name in files if not name.startswith(".") and Path(name).suffix.lower() in suffixes
+        ]
     if not found:
         raise XRetrieveError(f"{folder} holds no pictures (looked for {', '.join(sorted(suffixes))} in it and below)")
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())

@@ -67,7 +67,11 @@ def load_index(path: str | Path) -> Index:
 def recall_against_flat(index: Index, flat: Index, queries: np.ndarray, k: int = 10) -> float:
     """Share of the exact top ``k`` that ``index`` finds, averaged over ``queries`` (Q, D); 1.0 is exact."""
     true, found = flat.search(queries, k)[1], index.search(queries, k)[1]
-    shares = [len(set(f) & wanted) / len(wanted) for t, f in zip(true, found) if (wanted := set(t[t >= 0].tolist()))]
+    shares = [
+        len(set(f) & wanted) / len(wanted)
+        for t, f in zip(true, found, strict=True)
+        if (wanted := set(t[t >= 0].tolist()))
+    ]
     return float(np.mean(shares)) if shares else 1.0
 
 

@@ -39,10 +39,12 @@ class Index(Protocol):
 
 
 def check_vectors(vectors: Any, dim: int, what: str) -> np.ndarray:
-    """The vectors as a C-ordered float32 array (N, dim); a wrong shape is an error. float32 memory maps are not copied."""
+    """The vectors as a C-ordered float32 array (N, dim); a wrong shape is an error. float32 maps are not copied."""
     array = np.ascontiguousarray(vectors, dtype=np.float32)
     if array.ndim != 2 or array.shape[1] != dim:
-        raise XRetrieveError(f"{what}: vectors of shape {array.shape} do not fit an index of width {dim}; give (N, {dim})")
+        raise XRetrieveError(
+            f"{what}: vectors of shape {array.shape} do not fit an index of width {dim}; give (N, {dim})"
+        )
     return array
 
 

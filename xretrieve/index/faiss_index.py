@@ -27,7 +27,8 @@ def import_faiss() -> ModuleType:
         import faiss
     except ImportError as error:
         raise XRetrieveError(
-            "this index needs faiss: pip install 'xretrieve[faiss]' (or 'xretrieve[faiss-gpu]'), or use index 'flat', which is exact"
+            "this index needs faiss: pip install 'xretrieve[faiss]' (or 'xretrieve[faiss-gpu]'), "
+            "or use index 'flat', which is exact"
         ) from error
     return faiss
 
@@ -76,7 +77,9 @@ class FaissIndex:
                 raise XRetrieveError(f"index ivfpq: {count} vectors are too few to train it (256 at least); use 'flat'")
             nlist = o.get("nlist") or max(1, min(count // 39, round(4 * math.sqrt(count))))
             if nlist > count:
-                raise XRetrieveError(f"index ivfpq: nlist={nlist} cells for {count} vectors; give at most one cell per vector")
+                raise XRetrieveError(
+                    f"index ivfpq: nlist={nlist} cells for {count} vectors; give at most one cell per vector"
+                )
             # ids are kept by the cells themselves: IDMap2 would lose track of them when vectors are removed
             self._index = faiss.index_factory(self.dim, f"IVF{nlist},PQ{pq}x8", ip)
             faiss.extract_index_ivf(self._index).cp.min_points_per_centroid = 1
@@ -123,7 +126,7 @@ class FaissIndex:
     def search(self, vectors: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The best ``k`` per query (Q, dim): scores (Q, k) and ids (Q, k), padded with -inf and -1.
 
-        A filter that leaves under a tenth of the vectors is searched exhaustively: a graph or a few cells would miss most.
+        A filter that leaves under a tenth of the vectors is searched in full: a few links or cells would miss most.
         """
         queries = check_vectors(vectors, self.dim, "query")
         if k < 1:
@@ -139,7 +142,9 @@ class FaissIndex:
             return self._exact(queries, usable, k)
         top = min(k, len(usable))
         index = self._index if filtered or self.name == "hnsw" else self._on_gpu()
-        s, i = index.search(queries, top, params=self._parameters(usable, filtered, k) if index is self._index else None)
+        s, i = index.search(
+            queries, top, params=self._parameters(usable, filtered, k) if index is self._index else None
+        )
         i, s = i.astype(np.int64), np.where(i < 0, -np.inf, s).astype(np.float32)
         scores[:, :top], ids[:, :top] = s, i
         return scores, ids
@@ -150,7 +155,9 @@ class FaissIndex:
         if filtered and usable.max() < 2**31:  # a bit per id: a set of a million ids would take longer than the search
             bits = np.zeros(int(usable.max()) + 1, bool)
             bits[usable] = True
-            self._bits = np.packbits(bits, bitorder="little")  # the selector only points at it: it must outlive the search
+            self._bits = np.packbits(
+                bits, bitorder="little"
+            )  # the selector only points at it: it must outlive the search
             values["sel"] = faiss.IDSelectorBitmap(self._bits)
         elif filtered:
             values["sel"] = faiss.IDSelectorBatch(usable)
@@ -158,7 +165,9 @@ class FaissIndex:
             return faiss.SearchParametersHNSW(efSearch=max(o.get("ef_search", 128), 2 * k), **values)
         if self.name == "ivfpq":
             nlist = self._index.nlist
-            probe = nlist if filtered and len(usable) < SELECTIVE * len(self._ids) else o.get("nprobe") or -(-nlist // 8)
+            probe = (
+                nlist if filtered and len(usable) < SELECTIVE * len(self._ids) else o.get("nprobe") or -(-nlist // 8)
+            )
             return faiss.SearchParametersIVF(nprobe=min(probe, nlist), **values)
         return faiss.SearchParameters(**values) if values else None
 

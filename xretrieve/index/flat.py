@@ -57,7 +57,7 @@ class FlatIndex:
         if sum(int(f.sum()) for f in found) < len(wanted):
             here = np.concatenate(self._ids) if self._ids else np.zeros(0, np.int64)
             raise XRetrieveError(f"index: there is no id {int(wanted[~np.isin(wanted, here)][0])}")
-        for block, gone in zip(self._ids, found):
+        for block, gone in zip(self._ids, found, strict=True):
             block[gone] = -1
         kept = [i for i, block in enumerate(self._ids) if (block >= 0).any()]
         self._vectors, self._ids = [self._vectors[i] for i in kept], [self._ids[i] for i in kept]
@@ -78,7 +78,7 @@ class FlatIndex:
         per_block = max(1, int(self.memory_mb * 2**20 / 4 / (len(queries) + self.dim)))
         found: list[tuple[np.ndarray, ...]] = []  # per block: query row, score, position, id
         offset = 0
-        for vectors, ids in zip(self._vectors, self._ids):
+        for vectors, ids in zip(self._vectors, self._ids, strict=True):
             keep = ids >= 0 if allowed is None else (ids >= 0) & np.isin(ids, allowed)
             for start in range(0, len(ids), per_block):
                 here = keep[start : start + per_block]
@@ -100,9 +100,17 @@ class FlatIndex:
         kept = [ids >= 0 for ids in self._ids]
         empty = [np.zeros((0, self.dim), np.float32)]
         with atomic_folder(path) as part:
-            np.save(part / "vectors.npy", np.concatenate(empty + [v.cpu().numpy()[k] for v, k in zip(self._vectors, kept)]))
-            np.save(part / "ids.npy", np.concatenate([np.zeros(0, np.int64)] + [i[k] for i, k in zip(self._ids, kept)]))
-            write_json(part / "index.json", {"name": self.name, "dim": self.dim, "options": {"memory_mb": self.memory_mb}})
+            np.save(
+                part / "vectors.npy",
+                np.concatenate(empty + [v.cpu().numpy()[k] for v, k in zip(self._vectors, kept, strict=True)]),
+            )
+            np.save(
+                part / "ids.npy",
+                np.concatenate([np.zeros(0, np.int64)] + [i[k] for i, k in zip(self._ids, kept, strict=True)]),
+            )
+            write_json(
+                part / "index.json", {"name": self.name, "dim": self.dim, "options": {"memory_mb": self.memory_mb}}
+            )
 
     @classmethod
     def load(cls, path: str | Path, **options: Any) -> FlatIndex:
@@ -129,7 +137,7 @@ def _merge(found: list[tuple[np.ndarray, ...]], queries: int, k: int) -> tuple[n
     scores, ids = np.full((queries, k), -np.inf, np.float32), np.full((queries, k), -1, np.int64)
     if not found:
         return scores, ids
-    query, score, position, name = (np.concatenate(column) for column in zip(*found))
+    query, score, position, name = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.lexsort((position, -score, query))
     query, score, name = query[order], score[order], name[order]
     place = np.arange(len(query)) - np.searchsorted(query, query)  # rank within its query

@@ -1,0 +1,79 @@
+"""Writing a new gallery: all of it, or nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xretrieve.data.base import RetrievalDataset
+from xretrieve.errors import XRetrieveError
+from xretrieve.gallery_encode import encode_items, to_numpy
+from xretrieve.gallery_index import MIN_TRAIN, GalleryIndex
+from xretrieve.gallery_items import make_plan
+from xretrieve.gallery_store import MANIFEST, Store
+from xretrieve.index import create_index
+from xretrieve.utils.files import atomic_folder
+
+if TYPE_CHECKING:
+    from xretrieve.data.cache import FeatureCache
+    from xretrieve.matcher import Matcher
+
+CAPTIONS = 200  # of a dataset, to measure an approximate index with
+
+
+def check_out(out: str | Path, overwrite: bool = False) -> None:
+    """Raise unless a gallery may be written at ``out``: never over something else, over a gallery only if told to."""
+    out = Path(out)
+    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise XRetrieveError(f"{out} exists and is not a gallery; choose another name")
+    if (out / MANIFEST).is_file() and not overwrite:
+        raise XRetrieveError(
+            f"{out} exists; add to it (Gallery.open(...).add, --add) or replace it (overwrite=True, --overwrite)"
+        )
+
+
+def write_gallery(
+    matcher: Matcher,
+    source: Any,
+    out: str | Path,
+    index: str,
+    batch_size: int,
+    cache: FeatureCache | None,
+    progress: bool,
+    overwrite: bool,
+    index_options: dict[str, Any],
+) -> None:
+    """Encode a source and write the gallery's folder; the arguments are those of :meth:`xretrieve.Gallery.build`."""
+    create_index(index, 8, **index_options)  # a wrong name or option, or no faiss: said before an hour of encoding
+    check_out(out, overwrite)
+    plan = make_plan(source, [])
+    items, vectors, failed = encode_items(matcher, plan.new, batch_size, cache, progress)
+    failed = plan.failed + failed
+    if not items:
+        first = f"; the first, {failed[0]['path']}: {failed[0]['reason']}" if failed else ""
+        raise XRetrieveError(f"none of the {len(failed)} pictures could be indexed{first}")
+    if index == "ivfpq" and len(items) < MIN_TRAIN:
+        raise XRetrieveError(
+            f"index ivfpq needs {MIN_TRAIN} pictures to train on, there are {len(items)}; use 'flat' or 'hnsw'"
+        )
+    about = {"name": matcher.name, "source": _where(matcher), "fingerprint": matcher.fingerprint()}
+    with atomic_folder(out) as part:
+        store = Store.create(part, vectors.shape[1], about, {"name": index, "options": index_options})
+        store.change(items=items, vectors=vectors, failed=failed)
+        GalleryIndex(store).write(_test_queries(matcher, source, store))
+
+
+def _where(matcher: Matcher) -> str:
+    """The matcher's source; a folder as an absolute path, so that the gallery opens from anywhere."""
+    source = str(getattr(matcher, "source", "") or "")
+    return str(Path(source).resolve()) if source and Path(source).exists() else source
+
+
+def _test_queries(matcher: Matcher, source: Any, store: Store) -> tuple[str, np.ndarray] | None:
+    """Queries that an approximate index is measured with: captions where there are some."""
+    if store.info["index"]["name"] == "flat" or not isinstance(source, RetrievalDataset) or not source.captions:
+        return None
+    rows = np.unique(np.linspace(0, len(source.captions) - 1, CAPTIONS).astype(int))
+    return "captions", to_numpy(matcher.encode_texts([source.captions[row] for row in rows]).pooled)

@@ -82,3 +82,21 @@ def test_weights_come_as_float32_and_broken_files_are_named(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
     with pytest.raises(XRetrieveError, match="cut.safetensors"):
         read_weights(tmp_path / "cut.safetensors")
+
+
+def test_without_a_network_only_the_local_cache_is_asked(monkeypatch):
+    import socket
+
+    from huggingface_hub import constants
+
+    from xretrieve.backbones.weights import hub
+
+    def unknown_name(*args):
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown_name)
+    with hub():
+        assert constants.HF_HUB_OFFLINE
+    assert not constants.HF_HUB_OFFLINE

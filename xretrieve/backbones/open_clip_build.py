@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from xretrieve.backbones.weights import load_strict, no_hub, read_weights
+from xretrieve.backbones.weights import hub, load_strict, no_hub, read_weights
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.utils.files import read_json
 
@@ -40,7 +41,8 @@ def model_config(rest: str) -> tuple[dict[str, Any], dict[str, Any]]:
             if arch.startswith("local-dir:"):
                 whole = read_json(Path(arch.removeprefix("local-dir:")) / "open_clip_config.json")
             else:
-                whole = open_clip.factory._get_hf_config(arch.removeprefix("hf-hub:"))
+                with hub():
+                    whole = open_clip.factory._get_hf_config(arch.removeprefix("hf-hub:"))
         except XRetrieveError:
             raise
         except Exception as error:  # the hub clients raise many unrelated types
@@ -74,7 +76,8 @@ def build(config: dict[str, Any], assets: Path | None = None) -> nn.Module:
         if assets is not None:
             text["hf_model_name"] = str(assets / "hf_text")
     try:
-        return (CoCa if "multimodal_cfg" in config else CustomTextCLIP if custom else CLIP)(**config)
+        with hub() if "hf_model_name" in text and assets is None else nullcontext():
+            return (CoCa if "multimodal_cfg" in config else CustomTextCLIP if custom else CLIP)(**config)
     except OSError as error:  # the configuration of a hub text encoder
         raise no_hub(f"open_clip text encoder {text.get('hf_model_name')}", error) from error
 
@@ -86,8 +89,9 @@ def pretrained(rest: str, config: dict[str, Any]) -> nn.Module:
     arch, tag = split_name(rest)
     schema = arch.startswith(_SCHEMAS)
     try:
-        return open_clip.create_model(arch, pretrained=tag or None, require_pretrained=True,
-                                      **({} if schema else {"force_quick_gelu": bool(config.get("quick_gelu"))}))
+        with hub():
+            return open_clip.create_model(arch, pretrained=tag or None, require_pretrained=True,
+                                          **({} if schema else {"force_quick_gelu": bool(config.get("quick_gelu"))}))
     except Exception as error:  # the hub clients raise many unrelated types
         raise no_hub(f"open_clip:{rest}", error) from error
 
@@ -116,7 +120,8 @@ def tokenizer(rest: str) -> Any:
     from open_clip import get_tokenizer
 
     try:
-        return get_tokenizer(split_name(rest)[0])
+        with hub():
+            return get_tokenizer(split_name(rest)[0])
     except Exception as error:  # the hub clients raise many unrelated types
         raise XRetrieveError(
             f"open_clip:{rest}: its tokenizer could not be had from the hub ({type(error).__name__}); run once where "

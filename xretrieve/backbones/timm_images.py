@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from xretrieve.backbones.grids import full_mask, grid_tokens
 from xretrieve.backbones.images import ImageBackbone
-from xretrieve.backbones.weights import load_strict, no_hub, read_weights
+from xretrieve.backbones.weights import hub, load_strict, no_hub, read_weights
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.tokens import Tokens
 
@@ -145,7 +146,8 @@ def _model(rest: str, pretrained: bool, size: int | None, given: dict[str, Any])
     if size is not None and config is not None and config.fixed_input_size:
         arguments.setdefault("img_size", size)  # position embeddings depend on it
     try:
-        return timm.create_model(rest, pretrained=pretrained, **arguments)
+        with hub() if pretrained else nullcontext():
+            return timm.create_model(rest, pretrained=pretrained, **arguments)
     except TypeError as error:
         raise XRetrieveError(f"timm:{rest}: {error}; check model_args {given}") from error
     except Exception as error:  # the hub clients raise many unrelated types

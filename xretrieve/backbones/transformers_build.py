@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from xretrieve.backbones.weights import load_strict, no_hub, read_weights
+from xretrieve.backbones.weights import hub, load_strict, no_hub, read_weights
 from xretrieve.errors import XRetrieveError
 
 T = TypeVar("T")
@@ -49,7 +49,8 @@ def fetch(load: Callable[..., T], source: str, rest: str, **options: Any) -> T:
                 raise XRetrieveError(f"transformers:{rest}: {source} cannot be read "
                                      f"({type(first).__name__}: {str(first).splitlines()[0][:150]})") from first
         try:
-            return load(source, **options)
+            with hub():
+                return load(source, **options)
         except Exception as error:  # the hub clients raise many unrelated types
             raise no_hub(f"transformers:{rest}", error, "name a local folder, transformers:FOLDER") from error
 

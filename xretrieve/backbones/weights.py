@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -81,3 +84,32 @@ def no_hub(name: str, error: Exception, instead: str = _INSTEAD) -> XRetrieveErr
     reason = re.sub(r"\s+", " ", str(error)).strip()[:120]
     said = f"{name}: its files could not be had from the hub ({type(error).__name__}: {reason})"
     return XRetrieveError(f"{said}; {instead}")
+
+
+@contextmanager
+def hub() -> Iterator[None]:
+    """Reach for the hub without noise; where its name cannot be resolved only the local cache is asked.
+
+    Without this the hub clients retry for up to a minute, and log every attempt, on a machine that has no network.
+    """
+    import socket
+    from urllib.parse import urlparse
+    from urllib.request import getproxies
+
+    from huggingface_hub import constants
+
+    loggers = [logging.getLogger(name) for name in ("", "huggingface_hub")]
+    levels, offline = [logger.level for logger in loggers], constants.HF_HUB_OFFLINE
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        if not getproxies():  # behind a proxy the name need not resolve here
+            try:
+                socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname, None)
+            except OSError:
+                constants.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

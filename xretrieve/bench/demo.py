@@ -1,0 +1,97 @@
+"""`bench demo`: the whole job on the built-in pictures, from nothing to a report and a searchable index."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from xretrieve.data.base import RetrievalDataset
+from xretrieve.data.cache import FeatureCache
+from xretrieve.errors import XRetrieveError
+from xretrieve.evaluation import Report, evaluate
+from xretrieve.gallery import Gallery
+from xretrieve.query import MultiText, Text
+from xretrieve.ranking import Ranking
+from xretrieve.training import train
+from xretrieve.training.build import build_matcher, load_split
+from xretrieve.training.recipe import Recipe
+from xretrieve.training.recipes import load_recipe
+from xretrieve.utils.files import write_json
+
+RECIPES = ("image_text/scenes-dual",)  # what the demo trains, in this order; the first one answers the queries
+MARKER = "demo.json"
+
+
+@dataclass
+class Demo:
+    """What the demo made.
+
+    Args:
+        folder: runs, report and index.
+        reports: one per trained recipe, in order, then the untrained model.
+        gallery: the test pictures, indexed with the first recipe's matcher.
+        rankings: answers to a few queries.
+        seconds: wall time of the whole.
+    """
+
+    folder: Path
+    reports: list[Report]
+    gallery: Gallery
+    rankings: list[Ranking]
+    seconds: float
+
+
+def run_demo(
+    out: str | Path = "runs/demo", *, recipes: tuple[str, ...] = RECIPES, overrides: list[str] | None = None,
+    progress: bool = False, say: Callable[[str], None] = lambda line: None,
+) -> Demo:
+    """Generate `scenes`, train, evaluate, index, search; write ``report.html`` into ``out``.
+
+    Args:
+        out: the demo's folder. An earlier demo there is replaced; any other folder with content is refused.
+        recipes: names of recipes over `scenes`.
+        overrides: ``key=value`` for every recipe (a smaller data set, fewer epochs).
+        progress: bars on stderr.
+        say: receives one line before each step.
+    """
+    started, out = time.perf_counter(), Path(out)
+    _open(out)
+    write_json(out / MARKER, {"recipes": list(recipes), "overrides": overrides or []})
+    chosen = [load_recipe(name, overrides) for name in recipes]
+    runs = []
+    for recipe in chosen:
+        say(f"training {recipe.name}: {sum(stage.epochs for stage in recipe.stages)} epochs on {recipe.dataset.name} ...")
+        runs.append(train(recipe, out=out / recipe.name.rsplit("/", 1)[-1], progress=progress))
+    say("measuring the first model untrained beside it, indexing and searching the test pictures ...")
+    test = load_split(chosen[0].dataset, "test")
+    reports = [run.report for run in runs] + [_untrained(chosen[0], test)]
+    gallery = Gallery.build(runs[0].matcher(), test, out / "scenes.xr", cache=FeatureCache(), progress=progress)
+    details = [region.text for region in test.regions[0][:3]]
+    rankings = [gallery.search(query, k=5) for query in (Text(test.captions[0]), MultiText(details))]
+    for ranking, kind in zip(rankings, ("text", "multi_text"), strict=True):
+        ranking.to_html(out / f"search_{kind}.html")
+    reports[0].save(out, rows=reports, log=runs[0].folder / "log.csv")
+    return Demo(out, reports, gallery, rankings, time.perf_counter() - started)
+
+
+def _untrained(recipe: Recipe, test: RetrievalDataset) -> Report:
+    """The same architecture with its start weights: what chance gives on this test."""
+    torch.manual_seed(recipe.seed)
+    captions = [text for split in ("train", "val") for text in load_split(recipe.dataset, split).captions]
+    name = f"{recipe.name.rsplit('/', 1)[-1]}, untrained"
+    return evaluate(build_matcher(recipe, captions), test, protocol=recipe.protocol, name=name)
+
+
+def _open(out: Path) -> None:
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / MARKER).is_file():
+            raise XRetrieveError(f"{out} holds something that is not a demo; give another folder with --out")
+        shutil.rmtree(out)
+    elif out.exists() and not out.is_dir():
+        raise XRetrieveError(f"{out} is a file; give a folder with --out")
+    out.mkdir(parents=True, exist_ok=True)

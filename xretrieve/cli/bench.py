@@ -1,0 +1,49 @@
+"""``xretrieve bench``: suites that train and measure."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Run a benchmark suite.", no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def suites() -> None:
+    """Run a benchmark suite; `demo` needs no data and takes a few minutes."""
+
+
+@app.command()
+def demo(
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Set recipe keys, for example stages.0.epochs=2.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for runs, report and index.")] = Path("runs/demo"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> int:
+    """Generate pictures, train, evaluate, index and search: the whole job on built-in data."""
+    from xretrieve.bench.demo import run_demo
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    result = run_demo(out, overrides=overrides, progress=sys.stderr.isatty(), say=say)
+    if as_json:
+        rows = [report.to_dict() for report in result.reports]
+        found = [ranking.to_json() for ranking in result.rankings]
+        print(json.dumps({"folder": str(out), "seconds": result.seconds, "reports": rows, "rankings": found}))
+        return 0
+    from rich.console import Console
+
+    from xretrieve.evaluation.terminal import rows_table
+
+    console = Console()
+    console.print(rows_table(result.reports))
+    for ranking in result.rankings:
+        console.print(ranking)
+    text = result.rankings[0].query.text
+    print(f"\n{result.seconds:.0f} s in all. Look at {out / 'report.html'}, then search yourself:")
+    print(f'  xretrieve search {result.gallery.path} "{text}"')
+    return 0

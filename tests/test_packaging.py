@@ -46,8 +46,9 @@ def test_the_wheel_holds_the_package_the_recipes_and_the_templates(tmp_path) -> 
     for name in ("xretrieve", "tasks"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check",
-         "--wheel-dir", str(tmp_path), str(copy)], capture_output=True, text=True)  # fmt: skip
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+         "--disable-pip-version-check", "--wheel-dir", str(tmp_path), str(copy)], capture_output=True,
+        text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
     with zipfile.ZipFile(next(tmp_path.glob("xretrieve-*.whl"))) as wheel:
         names = set(wheel.namelist())

@@ -114,14 +114,18 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
             last = i == len(parts) - 1
             if isinstance(node, list):
                 if not part.isdigit() or int(part) >= len(node):
-                    raise XRetrieveError(f"override {item!r}: {'.'.join(parts[:i])} has {len(node)} entries, numbered from 0")
+                    raise XRetrieveError(
+                        f"override {item!r}: {'.'.join(parts[:i])} has {len(node)} entries, numbered from 0"
+                    )
                 index: Any = int(part)
             elif isinstance(node, dict):
                 index = part
                 if not last and node.get(part) is None:
                     node[part] = {}
             else:
-                raise XRetrieveError(f"override {item!r}: {'.'.join(parts[:i])} is a single value, it has no key {part!r}")
+                raise XRetrieveError(
+                    f"override {item!r}: {'.'.join(parts[:i])} is a single value, it has no key {part!r}"
+                )
             if last:
                 node[index] = parsed
             else:

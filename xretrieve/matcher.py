@@ -53,7 +53,9 @@ class Matcher(nn.Module):
         super().__init__()
         for side, backbone in (("image", image), ("text", text)):
             if backbone.modality != side:
-                raise XRetrieveError(f"the {side} side of a matcher needs a {side} backbone; {backbone.name} reads {backbone.modality}s")
+                raise XRetrieveError(
+                    f"the {side} side of a matcher needs a {side} backbone; {backbone.name} reads {backbone.modality}s"
+                )
         self.image, self.text, self.head = image, text, head
         self.name = name or f"{image.name} + {text.name} + {head.name}"
         self.source = source
@@ -91,7 +93,11 @@ class Matcher(nn.Module):
             raise XRetrieveError(f"nothing to encode: the list of {backbone.modality}s is empty")
         was_training = self.training
         self.eval()
-        stored = cache.encode(backbone, items, ids=ids, batch_size=batch_size, progress=progress) if cache is not None else None
+        stored = (
+            cache.encode(backbone, items, ids=ids, batch_size=batch_size, progress=progress)
+            if cache is not None
+            else None
+        )
         parts = []
         for start in range(0, len(items), batch_size):
             rows = range(start, min(start + batch_size, len(items)))
@@ -124,19 +130,25 @@ class Matcher(nn.Module):
     def fingerprint(self) -> str:
         """Hash of the backbones' fingerprints, the head's configuration and its weights."""
         digest = hashlib.sha256()
-        digest.update(json.dumps([self.image.fingerprint(), self.text.fingerprint(), self.head.name, self.head.config], sort_keys=True).encode())
+        digest.update(
+            json.dumps(
+                [self.image.fingerprint(), self.text.fingerprint(), self.head.name, self.head.config], sort_keys=True
+            ).encode()
+        )
         for key, value in sorted(self.head.state_dict().items()):
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``config.json``, ``head.safetensors``, ``image/`` and ``text/``; an existing folder is replaced whole."""
+        """Write ``config.json``, ``head.safetensors``, ``image/`` and ``text/``; an existing one is replaced whole."""
         folder = Path(folder)
         with atomic_folder(folder) as part:
             self.image.save(part / "image")
             self.text.save(part / "text")
-            save_file({k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, part / "head.safetensors")
+            save_file(
+                {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, part / "head.safetensors"
+            )
             config = {"format": FORMAT, "name": self.name, "head": self.head.name, "options": self.head.config}
             write_json(part / "config.json", config | {"fingerprint": self.fingerprint()})
         return folder
@@ -155,7 +167,9 @@ class Matcher(nn.Module):
         except FileNotFoundError as error:
             raise XRetrieveError(f"no file {weights}; save the matcher again") from error
         except Exception as error:  # safetensors and load_state_dict each raise their own types
-            raise XRetrieveError(f"{weights} does not fit head {config['head']!r} as {folder / 'config.json'} describes it: {error}") from error
+            raise XRetrieveError(
+                f"{weights} does not fit head {config['head']!r} as {folder / 'config.json'} describes it: {error}"
+            ) from error
         return cls(load_backbone(folder / "image"), load_backbone(folder / "text"), head, config["name"], str(folder))
 
     def index(self, source: Any, out: str | Path, **options: Any) -> Gallery:
@@ -185,7 +199,10 @@ def load(name: str | Path, **options: Any) -> Matcher:
         text = create_backbone(name, modality="text", frozen=True, **options)
         return Matcher(image, text, build_head("cosine", image, text), name=name, source=name)
     if folder.exists():
-        raise XRetrieveError(f"{folder} holds no matcher (no matcher/config.json): give a run folder made by `xretrieve train`")
+        raise XRetrieveError(
+            f"{folder} holds no matcher (no matcher/config.json): give a run folder made by `xretrieve train`"
+        )
     raise XRetrieveError(
-        f"no run folder {str(name)!r}; give a run folder, or a model such as 'open_clip:ViT-B-32/laion2b_s34b_b79k' or 'transformers:FOLDER'"
+        f"no run folder {str(name)!r}; give a run folder, or a model such as "
+        "'open_clip:ViT-B-32/laion2b_s34b_b79k' or 'transformers:FOLDER'"
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 from xretrieve.errors import XRetrieveError
 
-ImageLike = Union[str, Path, Any]  # a path, or a PIL image
+ImageLike = str | Path | Any  # a path, or a PIL image
 
 
 def _words(text: object, what: str) -> str:
@@ -92,4 +92,4 @@ class ImageText:
         object.__setattr__(self, "text", _words(self.text, "image+text query: the text"))
 
 
-Query = Union[Text, MultiText, Image, ImageText]
+Query = Text | MultiText | Image | ImageText

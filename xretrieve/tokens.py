@@ -31,7 +31,12 @@ class Tokens:
 
     def __post_init__(self) -> None:
         n, length = self.mask.shape
-        if self.local.ndim != 3 or self.local.shape[:2] != (n, length) or self.pooled.ndim != 2 or len(self.pooled) != n:
+        if (
+            self.local.ndim != 3
+            or self.local.shape[:2] != (n, length)
+            or self.pooled.ndim != 2
+            or len(self.pooled) != n
+        ):
             raise XRetrieveError(
                 f"Tokens: local {tuple(self.local.shape)}, mask {tuple(self.mask.shape)} and pooled "
                 f"{tuple(self.pooled.shape)} do not fit; they must be (N,L,D), (N,L) and (N,P)"
@@ -50,7 +55,9 @@ class Tokens:
     def from_pooled(cls, pooled: Tensor) -> Tokens:
         """Tokens with no local tokens (L = 0), for models that only give one vector. pooled (N,P)."""
         n = len(pooled)
-        return cls(pooled.new_zeros(n, 0, pooled.shape[1]), torch.zeros(n, 0, dtype=torch.bool, device=pooled.device), pooled)
+        return cls(
+            pooled.new_zeros(n, 0, pooled.shape[1]), torch.zeros(n, 0, dtype=torch.bool, device=pooled.device), pooled
+        )
 
     @classmethod
     def cat(cls, parts: Sequence[Tokens]) -> Tokens:
@@ -96,7 +103,9 @@ class Tokens:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Tokens:
         """Move and cast (the mask stays bool)."""
         return type(self)(
-            self.local.to(device=device, dtype=dtype), self.mask.to(device=device), self.pooled.to(device=device, dtype=dtype)
+            self.local.to(device=device, dtype=dtype),
+            self.mask.to(device=device),
+            self.pooled.to(device=device, dtype=dtype),
         )
 
     def check_finite(self, ids: Sequence[str] | None = None) -> Tokens:
@@ -106,7 +115,9 @@ class Tokens:
         if bad.any():
             row = int(bad.nonzero()[0])
             name = ids[row] if ids is not None else f"row {row}"
-            raise XRetrieveError(f"features of {name} hold NaN or infinite values ({int(bad.sum())} such items); extract them again")
+            raise XRetrieveError(
+                f"features of {name} hold NaN or infinite values ({int(bad.sum())} such items); extract them again"
+            )
         return self
 
 

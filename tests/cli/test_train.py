@@ -19,7 +19,9 @@ def recipe(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     for split in ("train", "dev", "test"):
         np.save(folder / f"{split}_ims.npy", rng.standard_normal((8, 3, 6)).astype(np.float32))
-        (folder / f"{split}_caps.txt").write_text("".join(f"picture {i // 5} of {split}\n" for i in range(40)), encoding="utf-8")
+        (folder / f"{split}_caps.txt").write_text(
+            "".join(f"picture {i // 5} of {split}\n" for i in range(40)), encoding="utf-8"
+        )
     values = {
         "name": "mine/tiny", "dataset": {"name": "flickr30k", "root": str(tmp_path / "data"), "layout": "precomp"},
         "image": {"backbone": "regions", "frozen": True, "options": {"dim": 6}},

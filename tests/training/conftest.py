@@ -50,7 +50,14 @@ def make_recipe(precomp: Path) -> Callable[..., Recipe]:
 
 
 def _recipe(root: Path, **stage: Any) -> Recipe:
-    base: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 0.01, "clip": 2.0, "token_dropout": 0.2, "word_dropout": 0.1}
+    base: dict[str, Any] = {
+        "epochs": 2,
+        "batch_size": 16,
+        "lr": 0.01,
+        "clip": 2.0,
+        "token_dropout": 0.2,
+        "word_dropout": 0.1,
+    }
     return Recipe(
         name="tests/tiny",
         dataset=DatasetConfig("flickr30k", root=str(root), layout="precomp"),

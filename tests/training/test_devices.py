@@ -17,13 +17,26 @@ from xretrieve.training.recipes import save_recipe
 from xretrieve.training.run import train
 
 
-def test_two_processes_equal_one(make_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = make_recipe(epochs=1, token_dropout=0.0, word_dropout=0.0, batching="images", lr=0.003, train=["head"])
-    recipe.stages.append(StageConfig(LossConfig("hinge"), epochs=1, name="all", batch_size=16, lr=0.001, accumulate=2, clip=2.0))
+def test_two_processes_equal_one(
+    make_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = make_recipe(epochs=1, token_dropout=0.0, word_dropout=0.0, batching="images", captions_per_image=2, lr=0.003, train=["head"])
+    recipe.stages.append(
+        StageConfig(LossConfig("hinge"), epochs=1, name="all", batch_size=16, lr=0.001, accumulate=2, clip=2.0)
+    )
     recipe.text.options["dropout"] = 0.0  # each process draws its own
     save_recipe(recipe, tmp_path / "recipe.yaml")
     one = train(recipe, out=tmp_path / "one")
-    words = ["train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "two"), "--devices", "2", "--accelerator", "cpu"]
+    words = [
+        "train",
+        str(tmp_path / "recipe.yaml"),
+        "--out",
+        str(tmp_path / "two"),
+        "--devices",
+        "2",
+        "--accelerator",
+        "cpu",
+    ]
     assert main(words) == 0
     rows = read_log(tmp_path / "two/log.csv")
     for key in ("loss", "grad_norm", "positive", "negative"):

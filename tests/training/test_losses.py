@@ -55,7 +55,9 @@ def test_hinge_equals_the_loop(n: int, hardest: bool, dtype: torch.dtype) -> Non
     loss, _ = HardestHinge(0.3, negatives="hardest" if hardest else "all")(scores, duplicates=bad)
     assert loss.dtype == dtype
     assert loss.item() == pytest.approx(slow_hinge(scores, bad, 0.3, hardest), abs=1e-5)
-    unmasked, _ = HardestHinge(0.3, negatives="hardest" if hardest else "all", mask_duplicates=False)(scores, duplicates=bad)
+    unmasked, _ = HardestHinge(0.3, negatives="hardest" if hardest else "all", mask_duplicates=False)(
+        scores, duplicates=bad
+    )
     assert unmasked.item() == pytest.approx(slow_hinge(scores, torch.zeros_like(bad), 0.3, hardest), abs=1e-5)
 
 
@@ -69,7 +71,9 @@ def test_infonce_equals_the_loop(symmetric: bool, smoothing: float, dtype: torch
     assert loss.item() == pytest.approx(slow_infonce(scores, bad, 0.2, smoothing, symmetric), rel=1e-5)
 
 
-@pytest.mark.parametrize("name, options", [("hinge", {}), ("hinge", {"negatives": "all"}), ("infonce", {"label_smoothing": 0.1})])
+@pytest.mark.parametrize(
+    "name, options", [("hinge", {}), ("hinge", {"negatives": "all"}), ("infonce", {"label_smoothing": 0.1})]
+)
 def test_gradients_are_those_of_the_value(name: str, options: dict) -> None:
     scores, bad = batch(5, torch.float64)
     loss = create_loss(name, **options).double()
@@ -109,7 +113,8 @@ def test_extra_columns_are_negatives_for_the_captions() -> None:
 def test_several_positives_in_a_row() -> None:
     scores = torch.tensor([[0.9, 0.5, 0.6]])
     positives = torch.tensor([[True, True, False]])
-    assert HardestHinge(0.2)(scores, positives)[0].item() == pytest.approx(0.3)  # only 0.6 against 0.5; columns have no negative
+    only = HardestHinge(0.2)(scores, positives)[0].item()
+    assert only == pytest.approx(0.3)  # 0.6 against 0.5; columns have no negative
 
 
 def test_warm_up_sums_then_takes_the_hardest() -> None:

@@ -82,11 +82,21 @@ def test_decay_spares_vectors_and_a_part_has_its_own_rate() -> None:
 def test_a_head_with_several_matrices_gets_the_sum_of_their_losses() -> None:
     head = create_head("dual", image_dim=3, text_dim=3, dim=2)
     images, texts = Tokens.from_local(torch.randn(4, 2, 3)), Tokens.from_local(torch.randn(4, 2, 3))
-    none = torch.zeros(4, 4, dtype=torch.bool)
+    none = torch.zeros(1, 4, 4, dtype=torch.bool)
     single, stats = Trainee(head, create_loss("hinge"))(images, texts, none)
     head.training_scores = lambda q, g: {"a": head.score(q, g), "b": head.score(q, g)}
     double, same_stats = Trainee(head, create_loss("hinge"))(images, texts, none)
     assert double.item() == pytest.approx(2 * single.item()) and same_stats["positive"] == stats["positive"]
+
+
+def test_sets_of_captions_cost_the_mean_of_their_own_losses() -> None:
+    head = create_head("dual", image_dim=3, text_dim=3, dim=2)
+    images, texts = Tokens.from_local(torch.randn(4, 2, 3)), Tokens.from_local(torch.randn(8, 2, 3))
+    same = torch.zeros(2, 4, 4, dtype=torch.bool)
+    same[1, 0, 2] = same[1, 2, 0] = True
+    trainee = Trainee(head, create_loss("infonce"))
+    alone = [trainee(images, texts[4 * k : 4 * k + 4], same[k : k + 1])[0].item() for k in (0, 1)]
+    assert trainee(images, texts, same)[0].item() == pytest.approx(sum(alone) / 2)
 
 
 def test_the_log_is_read_back_and_epochs_without_validation_have_empty_cells(tmp_path: Path) -> None:

@@ -13,8 +13,13 @@ from xretrieve.training.recipe import LossConfig, Recipe, StageConfig
 from xretrieve.training.recipes import find_weights, list_recipes, load_recipe, save_recipe
 
 MINIMAL = {
-    "name": "x/tiny", "dataset": {"name": "scenes"}, "image": {"backbone": "regions", "frozen": True}, "text": {"backbone": "words"},
-    "head": {"name": "dual"}, "stages": [{"epochs": 1, "loss": {"name": "hinge"}}], "protocol": "full",
+    "name": "x/tiny",
+    "dataset": {"name": "scenes"},
+    "image": {"backbone": "regions", "frozen": True},
+    "text": {"backbone": "words"},
+    "head": {"name": "dual"},
+    "stages": [{"epochs": 1, "loss": {"name": "hinge"}}],
+    "protocol": "full",
 }
 
 
@@ -41,14 +46,18 @@ def test_every_shipped_recipe_loads_and_names_things_that_exist() -> None:
 
 
 def test_a_saved_recipe_is_read_back_equal(tiny: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(tiny, {"stages.0.lr": 1e-5, "seed": 3, "description": "with: colon, and #", "stages.0.train": ["head"]})
+    recipe = load_recipe(
+        tiny, {"stages.0.lr": 1e-5, "seed": 3, "description": "with: colon, and #", "stages.0.train": ["head"]}
+    )
     save_recipe(recipe, tmp_path / "again.yaml")
     assert to_dict(load_recipe(tmp_path / "again.yaml")) == to_dict(recipe)
     assert recipe.stages[0].lr == 1e-5 and recipe.seed == 3 and recipe.description == "with: colon, and #"
 
 
 def test_overrides_as_a_dict_or_as_text_are_the_same(tiny: Path) -> None:
-    assert to_dict(load_recipe(tiny, {"stages.0.batch_size": 8})) == to_dict(load_recipe(tiny, ["stages.0.batch_size=8"]))
+    assert to_dict(load_recipe(tiny, {"stages.0.batch_size": 8})) == to_dict(
+        load_recipe(tiny, ["stages.0.batch_size=8"])
+    )
 
 
 @pytest.mark.parametrize("override, said", [
@@ -92,7 +101,9 @@ def test_broken_yaml_names_file_and_line(tmp_path: Path) -> None:
         load_recipe(path)
 
 
-def test_weights_are_found_below_the_data_root_or_the_error_lists_both_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_found_below_the_data_root_or_the_error_lists_both_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XRETRIEVE_DATA", str(tmp_path))
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/a.safetensors").touch()

@@ -20,21 +20,23 @@ from xretrieve.training.recipes import save_recipe
 from xretrieve.training.run import Run, train
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
 def kill_at(step: int) -> Any:
     def on_step(done: int) -> None:
         if done == step:
-            raise Killed
+            raise KilledError
 
     return on_step
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     last = max((folder / "last").iterdir(), key=lambda p: p.name)
-    found = {f"last/{k}": v for name in ("model", "optimizer") for k, v in load_file(last / f"{name}.safetensors").items()}
+    found = {
+        f"last/{k}": v for name in ("model", "optimizer") for k, v in load_file(last / f"{name}.safetensors").items()
+    }
     found |= {f"text/{k}": v for k, v in load_file(folder / "matcher/text/model.safetensors").items()}
     return found | {f"head/{k}": v for k, v in load_file(folder / "matcher/head.safetensors").items()}
 
@@ -52,7 +54,16 @@ def log_without_time(run: Run) -> list[dict[str, Any]]:
 
 def test_a_run_learns_and_leaves_the_whole_folder(tiny: Recipe, tmp_path: Path) -> None:
     run = train(tiny, out=tmp_path / "run", overrides={"stages.0.epochs": 6}, seed=1)
-    assert {p.name for p in run.folder.iterdir()} >= {"recipe.yaml", "log.csv", "curves.png", "matcher", "last", "report.json", "report.html", "ranks.npz"}
+    assert {p.name for p in run.folder.iterdir()} >= {
+        "recipe.yaml",
+        "log.csv",
+        "curves.png",
+        "matcher",
+        "last",
+        "report.json",
+        "report.html",
+        "ranks.npz",
+    }
     assert run.recipe.seed == 1 and len(run.log) == 6
     assert run.log[-1]["loss"] < run.log[0]["loss"]
     assert run.report["rsum"].value > 380  # chance on 12 images is about 250
@@ -64,18 +75,30 @@ def test_a_run_learns_and_leaves_the_whole_folder(tiny: Recipe, tmp_path: Path) 
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "everything": {"accumulate": 3, "ema": 0.9, "batching": "images", "batch_size": 4, "optimizer": "adam", "precision": "bf16",
-                   "loss": LossConfig("hinge", {"warmup_epochs": 1}), "schedule": "step", "step_epochs": 1, "weight_decay": 0.1},
+    "everything": {
+        "accumulate": 3,
+        "ema": 0.9,
+        "batching": "images",
+        "batch_size": 4,
+        "optimizer": "adam",
+        "precision": "bf16",
+        "loss": LossConfig("hinge", {"warmup_epochs": 1}),
+        "schedule": "step",
+        "step_epochs": 1,
+        "weight_decay": 0.1,
+    },
 }
 
 
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("stop", [1, 2, 4])
-def test_killed_at_a_step_and_resumed_gives_the_same_bits(make_recipe: Callable[..., Recipe], tmp_path: Path, options: str, stop: int) -> None:
+def test_killed_at_a_step_and_resumed_gives_the_same_bits(
+    make_recipe: Callable[..., Recipe], tmp_path: Path, options: str, stop: int
+) -> None:
     recipe = make_recipe(**OPTIONS[options])
     recipe.save_every = 2
     whole = train(recipe, out=tmp_path / "whole")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(recipe, out=tmp_path / "cut", on_step=kill_at(stop))
     resumed = train(recipe, out=tmp_path / "cut", resume=True)
     same(whole.folder, resumed.folder)
@@ -91,12 +114,17 @@ def test_a_process_that_is_really_killed_resumes_too(make_recipe: Callable[..., 
     script = tmp_path / "job.py"
     script.write_text(
         "import os, signal, sys\nfrom xretrieve.training import train\n"
-        "train(sys.argv[1], out=sys.argv[2], on_step=lambda done: os.kill(os.getpid(), signal.SIGKILL) if done == 8 else None)\n",
+        "def stop(done):\n    if done == 8: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "train(sys.argv[1], out=sys.argv[2], on_step=stop)\n",
         encoding="utf-8",
     )
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, str(script), str(tmp_path / "recipe.yaml"), str(tmp_path / "cut")], timeout=120,
-                          check=False, env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())})
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "recipe.yaml"), str(tmp_path / "cut")],
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
     assert done.returncode == -9
     same(train(recipe, out=tmp_path / "whole").folder, train(recipe, out=tmp_path / "cut", resume=True).folder)
 
@@ -118,10 +146,14 @@ def test_the_bar_goes_to_stderr_only(tiny: Recipe, tmp_path: Path, capsys: pytes
 
 def test_two_stages_killed_twice(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
     recipe = make_recipe(train=["head"], eval_every=2)
-    recipe.stages.append(StageConfig(LossConfig("hinge"), epochs=2, name="all", batch_size=16, lr=0.003, lr_scale={"text": 0.1}, patience=1))
+    recipe.stages.append(
+        StageConfig(
+            LossConfig("hinge"), epochs=2, name="all", batch_size=16, lr=0.003, lr_scale={"text": 0.1}, patience=1
+        )
+    )
     whole = train(recipe, out=tmp_path / "whole")
     for stop in (5, 25):
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             train(recipe, out=tmp_path / "cut", resume=True, on_step=kill_at(stop))
     resumed = train(recipe, out=tmp_path / "cut", resume=True)
     same(whole.folder, resumed.folder)
@@ -162,13 +194,20 @@ def test_a_folder_with_a_run_is_not_overwritten_by_accident(tiny: Recipe, tmp_pa
         train(tiny, out=tmp_path / "run", overrides=once)
     with pytest.raises(XRetrieveError, match=r"another value of seed \(0, now 1\)"):
         train(tiny, out=tmp_path / "run", overrides=once, resume=True, seed=1)
-    assert train(tiny, out=tmp_path / "run", overrides=once, resume=True).report["rsum"].value == first.report["rsum"].value
+    assert (
+        train(tiny, out=tmp_path / "run", overrides=once, resume=True).report["rsum"].value
+        == first.report["rsum"].value
+    )
     assert train(tiny, out=tmp_path / "run", overrides=once, overwrite=True, seed=1).recipe.seed == 1
 
 
 def test_wrong_names_are_found_before_any_work(tiny: Recipe, tmp_path: Path) -> None:
-    for key, value, said in (("protocol", "ful", "did you mean 'full'"), ("head.name", "dula", "did you mean 'dual'"),
-                             ("stages.0.loss.name", "hinges", "did you mean 'hinge'"), ("image.weights", "no.safetensors", "looked for")):
+    for key, value, said in (
+        ("protocol", "ful", "did you mean 'full'"),
+        ("head.name", "dula", "did you mean 'dual'"),
+        ("stages.0.loss.name", "hinges", "did you mean 'hinge'"),
+        ("image.weights", "no.safetensors", "looked for"),
+    ):
         with pytest.raises(XRetrieveError, match=said):
             train(tiny, out=tmp_path / "run", overrides={key: value})
     assert not (tmp_path / "run").exists()

@@ -65,7 +65,8 @@ def run_demo(
     chosen = [load_recipe(name, overrides) for name in recipes]
     runs = []
     for recipe in chosen:
-        say(f"training {recipe.name}: {sum(stage.epochs for stage in recipe.stages)} epochs on {recipe.dataset.name} ...")
+        epochs = sum(stage.epochs for stage in recipe.stages)
+        say(f"training {recipe.name}: {epochs} epochs on {recipe.dataset.name} ...")
         runs.append(train(recipe, out=out / recipe.name.rsplit("/", 1)[-1], progress=progress))
     say("measuring the first model untrained beside it, indexing and searching the test pictures ...")
     test = load_split(chosen[0].dataset, "test")

@@ -19,7 +19,10 @@ def suites() -> None:
 
 @app.command()
 def demo(
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Set recipe keys, for example stages.0.epochs=2.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Set recipe keys, for example stages.0.epochs=2."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for runs, report and index.")] = Path("runs/demo"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> int:

@@ -7,7 +7,10 @@ import sys
 
 # verb: (module, one line of help). The module has `app`, a typer.Typer with its command(s).
 VERBS = {
-    "search": ("xretrieve.cli.search", "Search an index with text, several texts, a picture, or a picture and a change."),
+    "search": (
+        "xretrieve.cli.search",
+        "Search an index with text, several texts, a picture, or a picture and a change.",
+    ),
     "index": ("xretrieve.cli.index", "Build or update an index over a folder of pictures or a dataset."),
     "train": ("xretrieve.cli.train", "Train a recipe; the result is a run folder."),
     "evaluate": ("xretrieve.cli.evaluate", "Evaluate a run or a pretrained model under a named protocol."),

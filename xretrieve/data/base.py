@@ -75,8 +75,10 @@ class RetrievalDataset:
         self.owner = np.asarray(self.owner, dtype=np.int64)
         n, c = len(self.image_ids), len(self.captions)
         if not (len(self.images) == n and len(self.caption_ids) == c == len(self.owner)):
-            raise XRetrieveError(f"{self.name}/{self.split}: {n} ids, {len(self.images)} images, {c} captions, "
-                                 f"{len(self.caption_ids)} caption ids and {len(self.owner)} owners do not fit together")
+            raise XRetrieveError(
+                f"{self.name}/{self.split}: {n} ids, {len(self.images)} images, {c} captions, "
+                f"{len(self.caption_ids)} caption ids and {len(self.owner)} owners do not fit together"
+            )
         if c and (self.owner.min() < 0 or self.owner.max() >= n):
             raise XRetrieveError(f"{self.name}/{self.split}: a caption's owner is outside the {n} images")
         if not self.metadata:

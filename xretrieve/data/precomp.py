@@ -44,7 +44,9 @@ def read_lines(path: Path) -> list[str]:
         lines.pop()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
-            raise XRetrieveError(f"{path}: line {number} is blank, which would shift later images; restore or remove it")
+            raise XRetrieveError(
+                f"{path}: line {number} is blank, which would shift later images; restore or remove it"
+            )
     if not lines:
         raise XRetrieveError(f"{path}: the file is empty")
     return lines

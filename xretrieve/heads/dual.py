@@ -32,12 +32,16 @@ class Side(nn.Module):
         norm: LayerNorm of the incoming tokens (frozen CNN features have very uneven scales).
     """
 
-    def __init__(self, width: int, dim: int, pool: str, source: Source, project: bool, hidden: int, dropout: float, norm: bool) -> None:
+    def __init__(
+        self, width: int, dim: int, pool: str, source: Source, project: bool, hidden: int, dropout: float, norm: bool
+    ) -> None:
         super().__init__()
         if source not in ("local", "pooled"):
             raise unknown("source", source, ("local", "pooled"))
         if not project and width != dim:
-            raise XRetrieveError(f"head 'dual' without projection needs dim={width} (the backbone's width), got dim={dim}")
+            raise XRetrieveError(
+                f"head 'dual' without projection needs dim={width} (the backbone's width), got dim={dim}"
+            )
         self.source = source
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.drop = nn.Dropout(dropout)
@@ -52,7 +56,9 @@ class Side(nn.Module):
     def forward(self, tokens: Tokens) -> Tensor:
         """Unit vectors (N, D)."""
         if self.source == "local" and not tokens.local.shape[1]:
-            raise XRetrieveError("head 'dual' reads local tokens, but the backbone gives none: set its source to 'pooled'")
+            raise XRetrieveError(
+                "head 'dual' reads local tokens, but the backbone gives none: set its source to 'pooled'"
+            )
         # padded places may hold anything, NaN included: zero them on entry
         x = tokens.local.masked_fill(~tokens.mask[..., None], 0) if self.source == "local" else tokens.pooled
         x = self.drop(self.norm(x))  # (N,L,F) or (N,F)

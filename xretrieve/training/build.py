@@ -39,7 +39,9 @@ def build_matcher(recipe: Recipe, captions: list[str]) -> Matcher:
 
 def _backbone(config: BackboneConfig, modality: str, recipe: Recipe, more: dict[str, Any]) -> Any:
     weights = find_weights(config.weights, recipe.dataset.root) if config.weights else None
-    return create_backbone(config.backbone, modality=modality, weights=weights, frozen=config.frozen, **{**config.options, **more})
+    return create_backbone(
+        config.backbone, modality=modality, weights=weights, frozen=config.frozen, **{**config.options, **more}
+    )
 
 
 @dataclass
@@ -60,7 +62,9 @@ class Split:
         return image[self.dataset.owner] & text
 
 
-def make_split(dataset: RetrievalDataset, matcher: Matcher, learns: list[str], cache: FeatureCache, progress: bool) -> Split:
+def make_split(
+    dataset: RetrievalDataset, matcher: Matcher, learns: list[str], cache: FeatureCache, progress: bool
+) -> Split:
     """Feeds of a split: cached tokens for a side that does not learn, raw items for one that does.
 
     A picture that cannot be read is left out with its captions; a split with none left is an error.
@@ -75,5 +79,8 @@ def make_split(dataset: RetrievalDataset, matcher: Matcher, learns: list[str], c
     )
     if not len(images.kept):
         reason = f" (first: {images.failed[0][0]}: {images.failed[0][1]})" if images.failed else ""
-        raise XRetrieveError(f"{dataset.name}/{dataset.split}: no picture could be read{reason}; run `xretrieve data check {dataset.name}`")
+        raise XRetrieveError(
+            f"{dataset.name}/{dataset.split}: no picture could be read{reason}; "
+            f"run `xretrieve data check {dataset.name}`"
+        )
     return Split(dataset, images, texts)

@@ -1,6 +1,6 @@
 """Resume points: safetensors and JSON under ``last/<number>/``, each folder whole or not there.
 
-A point is written under a new name before the older one is deleted, so a run killed at any moment has one to go on from.
+A point is written under a new name before the older one is deleted: a run killed at any moment has one to go on from.
 Random states need no saving: every step starts from its own seed (:func:`xretrieve.training.samplers.step_seed`).
 """
 
@@ -46,7 +46,9 @@ class Progress:
     """the log so far"""
 
 
-def save_point(folder: Path, modules: nn.ModuleDict, optimizer: Any, ema: dict[str, Tensor], progress: Progress) -> None:
+def save_point(
+    folder: Path, modules: nn.ModuleDict, optimizer: Any, ema: dict[str, Tensor], progress: Progress
+) -> None:
     """Write a resume point and delete the older ones."""
     number = max((int(p.name) for p in _points(folder)), default=0) + 1
     tensors = {f"ema.{k}": v for k, v in ema.items()}
@@ -56,8 +58,13 @@ def save_point(folder: Path, modules: nn.ModuleDict, optimizer: Any, ema: dict[s
             tensors |= {f"{key}.{names[id(parameter)]}": v for key, v in state.items() if isinstance(v, Tensor)}
     with atomic_folder(folder / "last" / f"{number:08d}") as part:
         # cloned: safetensors refuses tensors that share memory
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in modules.state_dict().items()}, part / "model.safetensors")
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, part / "optimizer.safetensors")
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in modules.state_dict().items()},
+            part / "model.safetensors",
+        )
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, part / "optimizer.safetensors"
+        )
         write_json(part / "state.json", asdict(progress))
     for old in _points(folder)[:-1]:
         shutil.rmtree(old, ignore_errors=True)
@@ -118,7 +125,8 @@ class Ema:
 
     Args:
         modules: the parts.
-        decay: 0 switches it off; early on it is at most ``(1 + step) / (10 + step)``, so a short run is not all start weights.
+        decay: 0 switches it off; early on it is at most ``(1 + step) / (10 + step)``, so a short run is not all start
+            weights.
         average: of a resumed run.
     """
 

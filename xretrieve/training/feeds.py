@@ -64,7 +64,7 @@ def drop_words(text: str, share: float, rng: np.random.Generator) -> str:
     draw = rng.random(len(words))
     stays = draw >= share
     stays[draw.argmax()] = True
-    return " ".join(word for word, stay in zip(words, stays) if stay)
+    return " ".join(word for word, stay in zip(words, stays, strict=True) if stay)
 
 
 def prefetch(work: Callable[[T], R], jobs: Iterable[T]) -> Iterator[R]:

@@ -49,7 +49,9 @@ class Log:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                raise XRetrieveError("log: tensorboard is not installed; pip install 'xretrieve[tensorboard]', or log=csv") from error
+                raise XRetrieveError(
+                    "log: tensorboard is not installed; pip install 'xretrieve[tensorboard]', or log=csv"
+                ) from error
             start = self.rows[-1]["step"] + 1 if self.rows else None
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
 

@@ -23,7 +23,10 @@ def make_optimizer(stage: StageConfig, parts: dict[str, nn.Module]) -> torch.opt
     for name, module in parts.items():
         own = [p for p in module.parameters() if p.requires_grad]
         lr = stage.lr * stage.lr_scale.get(name, 1.0)
-        for decay, chosen in ((stage.weight_decay, [p for p in own if p.ndim > 1]), (0.0, [p for p in own if p.ndim <= 1])):
+        for decay, chosen in (
+            (stage.weight_decay, [p for p in own if p.ndim > 1]),
+            (0.0, [p for p in own if p.ndim <= 1]),
+        ):
             if chosen:
                 groups.append({"params": chosen, "lr": lr, "base_lr": lr, "weight_decay": decay})
     kind = torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam

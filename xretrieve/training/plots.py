@@ -9,7 +9,10 @@ from xretrieve.utils.files import atomic_path
 
 
 def plot_curves(rows: list[dict[str, Any]], path: str | Path, title: str = "") -> None:
-    """Three panels over the epochs: loss, mean positive and hardest negative score, validation rsum. Stage borders are dotted."""
+    """Three panels over the epochs: loss, mean positive and hardest negative score, validation rsum.
+
+    Borders between stages are dotted.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -17,7 +20,7 @@ def plot_curves(rows: list[dict[str, Any]], path: str | Path, title: str = "") -
     FigureCanvasAgg(figure)
     panels = [("loss", ["loss"]), ("score", ["positive", "negative"]), ("validation rsum", ["rsum"])]
     borders = [i + 0.5 for i in range(1, len(rows)) if rows[i]["stage"] != rows[i - 1]["stage"]]
-    for axis, (name, keys) in zip(figure.subplots(1, 3), panels):
+    for axis, (name, keys) in zip(figure.subplots(1, 3), panels, strict=True):
         for key in keys:
             points = [(i + 1, row[key]) for i, row in enumerate(rows) if key in row]
             axis.plot([x for x, _ in points], [y for _, y in points], marker=".", label=key)

@@ -17,7 +17,7 @@ Overrides = Mapping[str, Any] | Sequence[str] | None
 
 
 def recipe_folders() -> list[Path]:
-    """Where recipes are looked for, in this order: ./tasks, tasks/ beside the package (a checkout), the installed ones."""
+    """Where recipes are looked for, in this order: ./tasks, tasks/ beside the package (a checkout), the installed."""
     package = Path(__file__).resolve().parent.parent
     folders = [Path("tasks"), package.parent / "tasks", package / "tasks"]
     return [f for f in folders if f.is_dir()]
@@ -25,7 +25,9 @@ def recipe_folders() -> list[Path]:
 
 def list_recipes() -> list[str]:
     """Names that :func:`load_recipe` knows, for example ``image_text/flickr8k-dual``."""
-    found = {f.relative_to(folder).with_suffix("").as_posix() for folder in recipe_folders() for f in folder.rglob("*.yaml")}
+    found = {
+        f.relative_to(folder).with_suffix("").as_posix() for folder in recipe_folders() for f in folder.rglob("*.yaml")
+    }
     return sorted(found)
 
 
@@ -47,7 +49,9 @@ def load_recipe(name: str | Path, overrides: Overrides = None) -> Recipe:
         line = f" line {mark.line + 1}" if mark else ""
         raise XRetrieveError(f"{path}:{line} not valid YAML ({getattr(error, 'problem', error)})") from error
     if not isinstance(values, dict):
-        raise XRetrieveError(f"{path}: a recipe is a mapping of keys (name, dataset, image, text, head, stages, protocol)")
+        raise XRetrieveError(
+            f"{path}: a recipe is a mapping of keys (name, dataset, image, text, head, stages, protocol)"
+        )
     return from_dict(Recipe, apply_overrides(values, as_items(overrides)), where=path.name)
 
 
@@ -59,7 +63,10 @@ def as_items(overrides: Overrides) -> list[str]:
     """
     if not isinstance(overrides, Mapping):
         return [overrides] if isinstance(overrides, str) else list(overrides or [])
-    return [f"{key}={yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10)).strip()}" for key, value in overrides.items()]
+    return [
+        f"{key}={yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10)).strip()}"
+        for key, value in overrides.items()
+    ]
 
 
 def save_recipe(recipe: Recipe, path: str | Path) -> None:
@@ -73,7 +80,9 @@ def find_weights(given: str, root: str | Path | None) -> Path:
     for path in tried:
         if path.is_file():
             return path
-    raise XRetrieveError(f"weights: no file {given!r}; looked for {tried[0]} and {tried[1]} (set XRETRIEVE_DATA to your data root)")
+    raise XRetrieveError(
+        f"weights: no file {given!r}; looked for {tried[0]} and {tried[1]} (set XRETRIEVE_DATA to your data root)"
+    )
 
 
 def _find(name: str) -> Path:

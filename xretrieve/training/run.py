@@ -52,7 +52,10 @@ class Run:
 
         folder = Path(folder)
         if not (folder / "report.json").is_file():
-            raise XRetrieveError(f"{folder} holds no finished run (no report.json); `xretrieve train RECIPE --out {folder} --resume` finishes it")
+            raise XRetrieveError(
+                f"{folder} holds no finished run (no report.json); "
+                f"`xretrieve train RECIPE --out {folder} --resume` finishes it"
+            )
         return cls(folder, load_recipe(folder / "recipe.yaml"), Report.load(folder), read_log(folder / "log.csv"))
 
     def matcher(self) -> Matcher:
@@ -60,7 +63,7 @@ class Run:
         return Matcher.load(self.folder / "matcher")
 
     def missed(self) -> dict[str, str]:
-        """Metrics of the recipe's ``expect`` that the report does not meet, each with what was measured and expected."""
+        """Metrics of the recipe's ``expect`` that the report does not meet, with what was measured and expected."""
         values = {name: self.report[name].value for name in self.recipe.expect}
         return {
             name: f"{values[name]:.1f} is not within {low:g} to {high:g}"
@@ -137,7 +140,7 @@ def _fabric(recipe: Recipe, devices: int, accelerator: str) -> Any:
     precision = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[recipe.stages[0].precision]
     strategy: Any = "auto"
     if devices > 1 or _external():
-        # A head need not use every parameter in every step. Processes are spawned, so that a call from Python works too.
+        # A head need not use every parameter in every step. Processes are spawned: a call from Python works too.
         strategy = DDPStrategy(find_unused_parameters=True, **({} if _external() else {"start_method": "spawn"}))
     try:
         return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
@@ -155,9 +158,13 @@ def _open_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
         before, now = to_dict(load_recipe(stored)), to_dict(recipe)
         changed = _difference(before, now)
         if changed:
-            raise XRetrieveError(f"cannot resume {folder}: it was started with another value of {changed}; take another --out")
+            raise XRetrieveError(
+                f"cannot resume {folder}: it was started with another value of {changed}; take another --out"
+            )
     elif stored.is_file() and not overwrite:
-        raise XRetrieveError(f"{folder} already holds a run: --resume continues it, --overwrite replaces it, --out DIR goes elsewhere")
+        raise XRetrieveError(
+            f"{folder} already holds a run: --resume continues it, --overwrite replaces it, --out DIR goes elsewhere"
+        )
     elif overwrite:
         for name in OURS:
             (folder / name).unlink(missing_ok=True)
@@ -172,13 +179,15 @@ def _difference(before: Any, now: Any, key: str = "") -> str:
     if isinstance(before, dict) and isinstance(now, dict):
         pairs = [(f"{key}.{k}" if key else k, before.get(k), now.get(k)) for k in {**before, **now}]
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        pairs = [(f"{key}.{i}", a, b) for i, (a, b) in enumerate(zip(before, now))]
+        pairs = [(f"{key}.{i}", a, b) for i, (a, b) in enumerate(zip(before, now, strict=True))]
     else:
         return "" if before == now else f"{key} ({before!r}, now {now!r})"
     return next((found for k, a, b in pairs if (found := _difference(a, b, k))), "")
 
 
-def _process(fabric: Any, recipe: Recipe, folder: Path, shown: bool | None, on_step: Callable[[int], None] | None) -> None:
+def _process(
+    fabric: Any, recipe: Recipe, folder: Path, shown: bool | None, on_step: Callable[[int], None] | None
+) -> None:
     """What each process does: build, restore, train."""
     point = find_point(folder)
     at = load_progress(point) if point is not None else Progress()

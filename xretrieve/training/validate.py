@@ -17,7 +17,9 @@ from xretrieve.training.feeds import Feed
 
 
 @torch.no_grad()
-def score_split(head: Head, images: Feed, texts: Feed, dataset: RetrievalDataset, device: Any, chunk: int = 256) -> tuple[Tensor, np.ndarray]:
+def score_split(
+    head: Head, images: Feed, texts: Feed, dataset: RetrievalDataset, device: Any, chunk: int = 256
+) -> tuple[Tensor, np.ndarray]:
     """Scores (N, C) float32 on the CPU and the owner map (C,), over the images that could be read.
 
     ``head`` and the backbones of live feeds must be in evaluation mode.
@@ -27,7 +29,8 @@ def score_split(head: Head, images: Feed, texts: Feed, dataset: RetrievalDataset
     captions = np.flatnonzero(place[dataset.owner] >= 0)
     gallery = _encode(images, images.kept, head.prepare_gallery, device, chunk)
     queries = _encode(texts, captions, head.prepare_queries, device, chunk)
-    rows = [head.score(queries[i : i + chunk], gallery).float().cpu() for i in range(0, len(captions), chunk)]  # (chunk,N)
+    starts = range(0, len(captions), chunk)
+    rows = [head.score(queries[i : i + chunk], gallery).float().cpu() for i in starts]  # each (chunk,N)
     return torch.cat(rows).T.contiguous(), place[dataset.owner[captions]]
 
 
@@ -43,7 +46,8 @@ def _encode(feed: Feed, rows: np.ndarray, prepare: Callable[[Tokens], Prepared],
 def recalls(scores: Tensor, owner: np.ndarray) -> dict[str, float]:
     """R@1/5/10 of both directions in percent and their sum ``rsum``; ties count by their expected rank."""
     from xretrieve.evaluation.metrics import compute
-    from xretrieve.evaluation.ranks import image_to_text_ranks, text_to_image_ranks
+    from xretrieve.evaluation.ranks import rank_counts
 
-    values = compute(image_to_text_ranks(scores, owner), text_to_image_ranks(scores, owner))
+    counts = rank_counts(scores, owner)
+    values = compute(counts.i2t(), counts.t2i())
     return {name: value for name, value in values.items() if "_r" in name or name == "rsum"}

@@ -222,7 +222,7 @@ def examine() -> tuple[dict[str, Any], list[Problem]]:
     if found["torch"] and found["torchvision"]:  # else that is the problem, and it has been named
         problems += torch_problems(torch, vision, error)
     problems += faiss_problems(wheels, faiss, faiss_error, bool(torch and torch["cuda"])) + cache_problems(stored)
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036  the source may lie on the path of an older one
         what = f"Python {platform.python_version()} is older than 3.10."
         problems.append(Problem(what, "Install Python 3.10 or later.", True))
     datasets, more = data()

@@ -72,13 +72,19 @@ def read_json(path: str | Path) -> Any:
     except FileNotFoundError as error:
         raise XRetrieveError(f"no file {path}") from error
     except json.JSONDecodeError as error:
-        raise XRetrieveError(f"{path}: not valid JSON, line {error.lineno} column {error.colno}: {error.msg}") from error
+        raise XRetrieveError(
+            f"{path}: not valid JSON, line {error.lineno} column {error.colno}: {error.msg}"
+        ) from error
 
 
 def content_hash(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(handle.read()).hexdigest()
+        return (
+            hashlib.file_digest(handle, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else hashlib.sha256(handle.read()).hexdigest()
+        )
 
 
 def data_root(root: str | Path | None = None) -> Path:

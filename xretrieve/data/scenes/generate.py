@@ -76,7 +76,7 @@ def _row(picture: Picture, split: str, boxes: list[Box], size: int) -> dict[str,
         "family": picture.family,
         "family_size": picture.family_size,
         "background": scene.background,
-        "objects": [{**asdict(t), "box": box} for t, box in zip(scene.things, boxes)],
+        "objects": [{**asdict(t), "box": box} for t, box in zip(scene.things, boxes, strict=True)],
         "captions": [text for text, _ in picture.captions],
         "regions": regions,
     }

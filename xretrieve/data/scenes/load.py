@@ -89,7 +89,7 @@ def _lines(path: Path, split: str) -> list[dict[str, Any]]:
     found = []
     try:
         with open(path, encoding="utf-8") as handle:
-            for number, line in enumerate(handle, 1):
+            for number, line in enumerate(handle, 1):  # noqa: B007  named by the error below
                 row = json.loads(line)
                 if row["split"] == split:
                     found.append(row)
@@ -108,13 +108,13 @@ def _read(folder: Path, split: str) -> RetrievalDataset:
     expected = len(rows)
     images = [folder / "images" / f"{row['id']}.png" for row in rows]
     there = [path.is_file() for path in images]
-    rows = [row for row, here in zip(rows, there) if here]
+    rows = [row for row, here in zip(rows, there, strict=True) if here]
     number = {row["id"]: i for i, row in enumerate(rows)}
     return RetrievalDataset(
         name="scenes",
         split=split,
         image_ids=list(number),
-        images=[path for path, here in zip(images, there) if here],
+        images=[path for path, here in zip(images, there, strict=True) if here],
         captions=[text for row in rows for text in row["captions"]],
         caption_ids=[f"{row['id']}#{i}" for row in rows for i in range(len(row["captions"]))],
         owner=np.repeat(np.arange(len(rows)), [len(row["captions"]) for row in rows]),

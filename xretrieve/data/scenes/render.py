@@ -66,7 +66,7 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return petals
     corners = POLYGONS[shape]
     odd = np.zeros(x.shape, dtype=bool)
-    for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1]):
+    for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
         if ay != by:
             odd ^= ((ay > y) != (by > y)) & (x < (bx - ax) * (y - ay) / (by - ay) + ax)
     return odd

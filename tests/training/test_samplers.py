@@ -24,11 +24,25 @@ def test_an_epoch_depends_on_seed_stage_and_number_only() -> None:
 
 def test_captions_come_once_and_images_come_once() -> None:
     captions = BatchSampler(OWNER, 8).epoch(0)
-    assert captions.shape == (6, 8) and len(np.unique(captions)) == 48
+    assert captions.shape == (6, 1, 8) and len(np.unique(captions)) == 48
     sampler = BatchSampler(OWNER, 4, batching="images")
     images = sampler.epoch(0)
-    assert images.shape == (3, 4) and sorted(OWNER[images.ravel()]) == list(range(12))
-    assert len({int(sampler.epoch(e)[OWNER[sampler.epoch(e)] == 11][0]) for e in range(30)}) == 5  # every caption has its turn
+    assert images.shape == (3, 1, 4) and sorted(OWNER[images.ravel()]) == list(range(12))
+    assert (
+        len({int(sampler.epoch(e)[OWNER[sampler.epoch(e)] == 11][0]) for e in range(30)}) == 5
+    )  # every caption has its turn
+
+
+def test_an_image_brings_distinct_captions_and_repeats_where_it_has_fewer() -> None:
+    sampler = BatchSampler(OWNER, 4, batching="images", captions_per_image=3)
+    drawn = sampler.epoch(0)
+    assert drawn.shape == (3, 3, 4)
+    assert (OWNER[drawn] == OWNER[drawn][:, :1]).all()  # one image per column
+    columns = drawn.swapaxes(1, 2).reshape(-1, 3)
+    assert sorted(OWNER[columns[:, 0]]) == list(range(12))
+    for column in columns:
+        assert len(set(column)) == min(3, (OWNER == OWNER[column[0]]).sum())
+    assert (sampler.epoch(0) != sampler.epoch(1)).any()
 
 
 def test_unusable_captions_never_come() -> None:
@@ -40,7 +54,7 @@ def test_unusable_captions_never_come() -> None:
 
 def test_a_split_smaller_than_a_batch_still_trains() -> None:
     sampler = BatchSampler(OWNER[:7], 128, world=2)
-    assert len(sampler) == 1 and sampler.epoch(0).shape == (1, 6)
+    assert len(sampler) == 1 and sampler.epoch(0).shape == (1, 1, 6)
     with pytest.raises(XRetrieveError, match="needs at least 2"):
         BatchSampler(OWNER[:1], 128)
     with pytest.raises(XRetrieveError, match="multiple of 3"):
@@ -48,8 +62,8 @@ def test_a_split_smaller_than_a_batch_still_trains() -> None:
 
 
 def test_the_shards_joined_are_the_batch() -> None:
-    batch = np.arange(12)
-    assert (np.concatenate([shard(batch, r, 3) for r in range(3)]) == batch).all()
+    batch = np.arange(24).reshape(2, 12)
+    assert (np.concatenate([shard(batch, r, 3) for r in range(3)], axis=1) == batch).all()
 
 
 def test_step_seeds_differ_in_every_argument() -> None:

@@ -80,7 +80,8 @@ class Loop:
             part.to(self.fabric.device)
         self.learns = learns
         self.train, self.val = self._splits()
-        self.sampler = BatchSampler(self.train.dataset.owner, stage.batch_size, stage.batching, recipe.seed, number,
+        self.sampler = BatchSampler(self.train.dataset.owner, stage.batch_size, stage.batching,
+                                    stage.captions_per_image, recipe.seed, number,
                                     self.fabric.world_size, self.train.usable)
         self.steps = math.ceil(len(self.sampler) / stage.accumulate)  # optimizer steps of an epoch
         loss = create_loss(stage.loss.name, **stage.loss.options)
@@ -144,12 +145,18 @@ class Loop:
         self._end_epoch(stage, epoch, started)
 
     def _prepare(self, stage: StageConfig, number: int, batch: np.ndarray) -> tuple[Any, Any, torch.Tensor]:
-        """One block of items as tensors on the CPU: this process's images and texts, the whole block's duplicates."""
+        """One block of items as tensors on the CPU.
+
+        This process's images (n) and texts (K n, one set of captions after the other), and the duplicates of the whole
+        block (K, P, P).
+        """
         data, rank = self.train.dataset, self.fabric.global_rank
         rows = shard(batch, rank, self.fabric.world_size)
         rng = np.random.default_rng([self.recipe.seed, self.at.stage, number, rank])
-        duplicates = find_duplicates(data.owner[batch].tolist(), [data.captions[c] for c in batch])
-        return self.train.images.take(data.owner[rows]), self.train.texts.take(rows, rng, stage.word_dropout), duplicates
+        owners = data.owner[batch[0]].tolist()  # the same in each of the K sets
+        duplicates = torch.stack([find_duplicates(owners, [data.captions[c] for c in texts]) for texts in batch])
+        texts = self.train.texts.take(rows.ravel(), rng, stage.word_dropout)
+        return self.train.images.take(data.owner[rows[0]]), texts, duplicates
 
     def _step(self, stage: StageConfig, epoch: int, blocks: list[tuple[Any, Any, torch.Tensor]]) -> dict[str, float]:
         """One optimizer step; returns the numbers to log."""

@@ -106,7 +106,9 @@ class StageConfig:
     word_dropout: float = 0.0
     """share of a caption's words left out per sample in training, at least one stays"""
     batching: Literal["captions", "images"] = "captions"
-    """an item is a caption (an image comes once per caption), or an image with one random caption per epoch"""
+    """an item is a caption (an image comes once per caption), or an image with random captions, drawn each epoch"""
+    captions_per_image: int = 1
+    """with batching images: captions an image brings; it is encoded once and each set of captions is a loss of its own"""
     train: list[Part] | None = None
     """parts that learn; default: the head and every backbone that is not frozen"""
     eval_every: int = 1
@@ -117,7 +119,7 @@ class StageConfig:
     """decay of a moving average of the weights that is validated and kept instead, 0 for none"""
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "accumulate", "eval_every", "step_epochs"):
+        for key in ("epochs", "batch_size", "accumulate", "eval_every", "step_epochs", "captions_per_image"):
             _need(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
         _need(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2: the negatives are the rest of the batch")
         for key in ("lr", "step_factor"):
@@ -127,6 +129,8 @@ class StageConfig:
         for key in ("token_dropout", "word_dropout", "ema"):
             _need(0 <= getattr(self, key) < 1, key, getattr(self, key), "at least 0 and below 1")
         _need(not (self.warmup_steps and self.warmup_epochs), "warmup_epochs", self.warmup_epochs, "0 when warmup_steps is given")
+        _need(self.batching == "images" or self.captions_per_image == 1, "captions_per_image", self.captions_per_image,
+              "1 unless batching is images")
         _need(self.train is None or len(self.train) > 0, "train", self.train, "a list of image, text, head")
         for part, factor in self.lr_scale.items():
             if part not in PARTS:

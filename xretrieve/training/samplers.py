@@ -16,7 +16,8 @@ class BatchSampler:
     Args:
         owner: (C,) image row of each caption; a caption whose image is unusable must not be in ``usable``.
         batch_size: items of one batch, over all devices together.
-        batching: ``captions``: an item is a caption; ``images``: an item is an image with one random caption per epoch.
+        batching: ``captions``: an item is a caption; ``images``: an item is an image with random captions per epoch.
+        captions_per_image: K, with ``images``: distinct captions an image brings (repeated where it has fewer).
         seed: of the whole run.
         stage: number of the stage; each stage has its own orders.
         world: number of processes; a batch is cut into as many equal parts.
@@ -26,12 +27,13 @@ class BatchSampler:
 
     >>> s = BatchSampler(np.array([0, 0, 1, 1]), batch_size=2, batching="images", seed=0)
     >>> len(s), s.epoch(0).shape, bool((s.epoch(0) == s.epoch(0)).all())
-    (1, (1, 2), True)
+    (1, (1, 1, 2), True)
     """
 
     owner: np.ndarray
     batch_size: int
     batching: str = "captions"
+    captions_per_image: int = 1
     seed: int = 0
     stage: int = 0
     world: int = 1
@@ -39,7 +41,9 @@ class BatchSampler:
 
     def __post_init__(self) -> None:
         if self.batch_size % self.world:
-            raise XRetrieveError(f"batch_size {self.batch_size} cannot be split over {self.world} devices: take a multiple of {self.world}")
+            raise XRetrieveError(
+                f"batch_size {self.batch_size} cannot be split over {self.world} devices: take a multiple of {self.world}"
+            )
         if self._block() < 2:
             raise XRetrieveError(f"the train split has {self._items()} items; training needs at least {2 * self.world}")
 
@@ -60,25 +64,32 @@ class BatchSampler:
         return max(1, self._items() // self.batch_size)
 
     def epoch(self, number: int) -> np.ndarray:
-        """Caption rows of an epoch's batches, (batches, items) int64."""
+        """Caption rows of an epoch's batches, (batches, K, items) int64; column i of all K rows is one image's."""
         rng = np.random.default_rng([self.seed, self.stage, number])
-        rows = rng.permutation(self._rows())
-        if self.batching == "images":  # the first caption of each image in a random order is a random caption of it
-            first = np.sort(np.unique(self.owner[rows], return_index=True)[1])
-            rows = rows[first]
-            rows = rng.permutation(rows)  # else images with many captions would come early
+        rows = rng.permutation(self._rows())[None]  # (1,items)
+        if self.batching == "images":
+            rows = rng.permutation(
+                self._captions_of_images(rows[0]), axis=1
+            )  # else images with many captions come early
         count, block = len(self), self._block()
-        return rows[: count * block].reshape(count, block)
+        rows = rows[:, : count * block].reshape(len(rows), count, block)
+        return rows.swapaxes(0, 1)
+
+    def _captions_of_images(self, rows: np.ndarray) -> np.ndarray:
+        """(K, images): the first K captions of each image in the order of ``rows``, going round where it has fewer."""
+        rows = rows[np.argsort(self.owner[rows], kind="stable")]  # grouped by image, still in random order inside
+        _, start, count = np.unique(self.owner[rows], return_index=True, return_counts=True)
+        return rows[start + np.arange(self.captions_per_image)[:, None] % count]
 
 
 def shard(batch: np.ndarray, rank: int, world: int) -> np.ndarray:
-    """The part of a batch that one process encodes; parts are contiguous, so gathering restores the batch's order.
+    """The part (K, items / world) of a batch that one process encodes; contiguous, so gathering restores the order.
 
-    >>> shard(np.arange(6), 1, 2).tolist()
-    [3, 4, 5]
+    >>> shard(np.arange(6)[None], 1, 2).tolist()
+    [[3, 4, 5]]
     """
-    size = len(batch) // world
-    return batch[rank * size : (rank + 1) * size]
+    size = batch.shape[1] // world
+    return batch[:, rank * size : (rank + 1) * size]
 
 
 def step_seed(seed: int, stage: int, step: int, rank: int) -> int:

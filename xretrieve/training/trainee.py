@@ -99,9 +99,9 @@ class Trainee(nn.Module):
         """Loss () and numbers to log of one block.
 
         Args:
-            images: tokens of this process's images, or a prepared batch for the image backbone; item i goes with text i.
-            texts: the same for the captions.
-            duplicates: (P, P) bool over the whole batch, true pairs that must not be negatives.
+            images: tokens of this process's n images, or a prepared batch for the image backbone.
+            texts: the same for K n captions: K sets, caption i of each set belongs to image i.
+            duplicates: (K, P, P) bool over the whole batch, true pairs that must not be negatives.
             hide: shares of image and text tokens to hide.
         """
         image_tokens = images if isinstance(images, Tokens) else self.image(images)
@@ -115,7 +115,8 @@ class Trainee(nn.Module):
             matrices = {"score": self.head.score(queries, gallery)}
         total, logged = None, {}
         for scores in matrices.values():
-            loss, stats = self.loss(self.gather.rows(scores.float()), duplicates=duplicates)
-            total = loss if total is None else total + loss
-            logged = logged or stats  # the numbers of the first matrix, the one that ranks
+            for block, same in zip(scores.float().chunk(len(duplicates)), duplicates, strict=True):  # K of (n,P)
+                loss, stats = self.loss(self.gather.rows(block), duplicates=same)
+                total = loss / len(duplicates) if total is None else total + loss / len(duplicates)
+                logged = logged or stats  # the numbers of the first block of the matrix that ranks
         return total, logged

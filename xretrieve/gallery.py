@@ -121,7 +121,7 @@ class Gallery:
             from xretrieve.matcher import load
 
             try:
-                matcher = load(about["source"])
+                matcher = load(about["source"], **about.get("source_options", {}))
             except XRetrieveError as error:
                 raise XRetrieveError(
                     f"{self.path} was made by {about['source']}, which cannot be loaded: {error} "

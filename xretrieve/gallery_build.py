@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,17 +59,23 @@ def write_gallery(
         raise XRetrieveError(
             f"index ivfpq needs {MIN_TRAIN} pictures to train on, there are {len(items)}; use 'flat' or 'hnsw'"
         )
-    about = {"name": matcher.name, "source": _where(matcher), "fingerprint": matcher.fingerprint()}
+    about = {"name": matcher.name, "fingerprint": matcher.fingerprint(), **_where(matcher)}
     with atomic_folder(out) as part:
         store = Store.create(part, vectors.shape[1], about, {"name": index, "options": index_options})
         store.change(items=items, vectors=vectors, failed=failed)
         GalleryIndex(store).write(_test_queries(matcher, source, store))
 
 
-def _where(matcher: Matcher) -> str:
-    """The matcher's source; a folder as an absolute path, so that the gallery opens from anywhere."""
+def _where(matcher: Matcher) -> dict[str, Any]:
+    """What :func:`xretrieve.load` needs to give this matcher again; folders as absolute paths."""
     source = str(getattr(matcher, "source", "") or "")
-    return str(Path(source).resolve()) if source and Path(source).exists() else source
+    options = getattr(matcher, "source_options", {})
+    try:
+        json.dumps(options)
+    except TypeError:  # made with Python objects: only the caller can make it again
+        source, options = "", {}
+    place = str(Path(source).resolve()) if source and Path(source).exists() else source
+    return {"source": place, "source_options": options}
 
 
 def _test_queries(matcher: Matcher, source: Any, store: Store) -> tuple[str, np.ndarray] | None:

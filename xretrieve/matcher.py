@@ -47,9 +47,18 @@ class Matcher(nn.Module):
         head: the task's head, built for these two backbones (:func:`build_head`).
         name: shown in reports.
         source: where :func:`load` finds it again: a run folder or a model name.
+        source_options: the options that :func:`load` was given with it.
     """
 
-    def __init__(self, image: Backbone, text: Backbone, head: Head, name: str = "", source: str = "") -> None:
+    def __init__(
+        self,
+        image: Backbone,
+        text: Backbone,
+        head: Head,
+        name: str = "",
+        source: str = "",
+        source_options: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         for side, backbone in (("image", image), ("text", text)):
             if backbone.modality != side:
@@ -58,7 +67,7 @@ class Matcher(nn.Module):
                 )
         self.image, self.text, self.head = image, text, head
         self.name = name or f"{image.name} + {text.name} + {head.name}"
-        self.source = source
+        self.source, self.source_options = source, dict(source_options or {})
         self.eval()
 
     @property
@@ -179,13 +188,16 @@ class Matcher(nn.Module):
         return Gallery.build(self, source, out, **options)
 
 
-def load(name: str | Path, **options: Any) -> Matcher:
+def load(name: str | Path, weights: str | Path | None = None, **options: Any) -> Matcher:
     """A matcher from a run folder, a matcher folder, or a pretrained two-tower model.
 
     Args:
         name: ``runs/x``; ``open_clip:ARCH/TAG``; ``transformers:NAME_OR_FOLDER`` (CLIP, SigLIP).
-        options: for pretrained models, passed to both towers of :func:`xretrieve.create_backbone` (``weights=FILE``).
+        weights: of a pretrained model, a local file with the weights of both towers; nothing is fetched then.
+        options: for pretrained models, passed to both towers of :func:`xretrieve.create_backbone`.
     """
+    if weights is not None:
+        options["weights"] = str(Path(weights).expanduser().resolve())
     folder = Path(name)
     for candidate in (folder / "matcher", folder):
         if (candidate / "config.json").is_file() and (candidate / "image").is_dir():
@@ -197,7 +209,7 @@ def load(name: str | Path, **options: Any) -> Matcher:
     if isinstance(name, str) and ":" in name and not folder.exists():
         image = create_backbone(name, modality="image", frozen=True, **options)
         text = create_backbone(name, modality="text", frozen=True, **options)
-        return Matcher(image, text, build_head("cosine", image, text), name=name, source=name)
+        return Matcher(image, text, build_head("cosine", image, text), name, name, options)
     if folder.exists():
         raise XRetrieveError(
             f"{folder} holds no matcher (no matcher/config.json): give a run folder made by `xretrieve train`"

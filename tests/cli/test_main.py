@@ -75,3 +75,13 @@ def test_every_verb_can_be_imported_without_torch_and_says_help(verb, capsys) ->
     assert "Usage" in capsys.readouterr().out
     done = run("-c", f"import sys, {module}; print([m for m in ('torch', 'matplotlib', 'faiss') if m in sys.modules])")
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--list", "--json"]])
+def test_a_reader_that_stops_reading_ends_it_silently(words) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head` does once it has its lines
+    done = subprocess.run([sys.executable, "-m", "xretrieve", *words], stdout=writer, stderr=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120, check=False)  # fmt: skip
+    os.close(writer)
+    assert done.stderr == "" and done.returncode in (1, 141)

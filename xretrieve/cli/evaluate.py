@@ -15,6 +15,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def evaluate(
     run: Annotated[str, typer.Argument(help="A run folder, or a model name such as open_clip:ARCH/TAG.")],
+    weights: Annotated[Path | None, typer.Option(help="Weights file of a pretrained model: no download.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset name; default: the run's own.")] = None,
     root: Annotated[Path | None, typer.Option(help="Data root; default: XRETRIEVE_DATA, else ./data.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
@@ -64,7 +65,16 @@ def evaluate(
         cache = FeatureCache()
     progress = sys.stderr.isatty() and not json
     report = run_evaluation(
-        load(run), data, protocol, cache, batch_size, progress, bootstrap, seed, name=_label(run, recipe), trec=trec
+        load(run, weights),
+        data,
+        protocol,
+        cache,
+        batch_size,
+        progress,
+        bootstrap,
+        seed,
+        name=_label(run, recipe),
+        trec=trec,
     )
     published = published_rows(name, report.protocol.name) if split == "test" else []
     folder = report.save(out or _folder(run, name, split, at_home or not own), published=published)

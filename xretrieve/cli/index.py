@@ -26,6 +26,7 @@ def index(
         typer.Argument(metavar="[PHOTOS]", help="A folder of pictures, or one picture; left out with --dataset."),
     ] = None,
     model: Annotated[str | None, typer.Option(help=f"A run folder or a model name [default: {DEFAULT_MODEL}].")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights file of a pretrained model: no download.")] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The gallery's folder [default: the name of PHOTOS or of the dataset + .xr, here]."),
@@ -67,6 +68,8 @@ def index(
         )
     if add and (overwrite or option or index_name != "flat"):
         raise XRetrieveError("--add keeps the gallery and its index; leave out --overwrite, --index and --option")
+    if add and weights and not model:
+        raise XRetrieveError("--weights belongs to --model; write both")
     out = out or Path((dataset or photos.resolve().name or "photos") + ".xr")  # type: ignore[union-attr]
     source: Any = photos
     if dataset is not None:
@@ -76,14 +79,14 @@ def index(
     keep = FeatureCache() if cache else None
     progress = sys.stderr.isatty()
     if add:
-        gallery = Gallery.open(out, matcher=load(model) if model else None)
+        gallery = Gallery.open(out, matcher=load(model, weights) if model else None)
         gallery.matcher  # noqa: B018  loaded before the clock starts
         start = time.perf_counter()
         changes = gallery.add(source, batch_size=batch_size, cache=keep, progress=progress)
         done, failed = {**vars(changes), "added": len(changes.added), "replaced": len(changes.replaced)}, changes.failed
     else:
         check_out(out, overwrite)
-        matcher = load(model or DEFAULT_MODEL)
+        matcher = load(model or DEFAULT_MODEL, weights)
         start = time.perf_counter()
         gallery = Gallery.build(
             matcher,
@@ -101,7 +104,9 @@ def index(
     rate = (done["added"] + done.get("replaced", 0)) / seconds
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     following = f'xretrieve search {shlex.quote(str(out))} "a dog in the snow"' + (
-        f" --model {shlex.quote(model)}" if add and model else ""
+        f" --model {shlex.quote(model)}" + (f" --weights {shlex.quote(str(weights))}" if weights else "")
+        if add and model
+        else ""
     )
     result = {
         "gallery": str(out),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 
 # verb: (module, one line of help). The module has `app`, a typer.Typer with its command(s).
@@ -32,7 +34,17 @@ def _overview() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb. Returns the exit status: 0, 1 (a check failed) or 2 (bad input)."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader has seen enough (`xretrieve ... | head`)
+        with contextlib.suppress(OSError, ValueError):  # else Python complains when it flushes at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(_overview())
         return 0
@@ -55,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the option parser's own errors
             print(f"error: {error.format_message()}", file=sys.stderr)

@@ -39,18 +39,22 @@ def search(
     model: Annotated[
         str | None, typer.Option(help="The run or model that made the gallery, where it is no longer at its place.")
     ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights file of --model, where it was made with one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Search with a text, several texts (--and), a picture (--image), or a picture and a change."""
     query = make_query(text, more or [], image)
     wanted = parse_where(where or [])
+    from xretrieve.errors import XRetrieveError
     from xretrieve.gallery import Gallery
 
     opened = Gallery.open(gallery)
+    if weights and not model:
+        raise XRetrieveError("--weights belongs to --model; write both")
     if model:
         from xretrieve.matcher import load
 
-        opened = Gallery.open(gallery, matcher=load(model))
+        opened = Gallery.open(gallery, matcher=load(model, weights))
     ranking = opened.search(query, k=k, where=wanted)
     told = [ranking.explain(place)["parts"] for place in range(len(ranking))] if explain else None
     if html is not None:

@@ -20,7 +20,9 @@ from xretrieve.training.run import train
 def test_two_processes_equal_one(
     make_recipe: Callable[..., Recipe], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = make_recipe(epochs=1, token_dropout=0.0, word_dropout=0.0, batching="images", captions_per_image=2, lr=0.003, train=["head"])
+    recipe = make_recipe(
+        epochs=1, token_dropout=0.0, word_dropout=0.0, batching="images", captions_per_image=2, lr=0.003, train=["head"]
+    )
     recipe.stages.append(
         StageConfig(LossConfig("hinge"), epochs=1, name="all", batch_size=16, lr=0.001, accumulate=2, clip=2.0)
     )

@@ -27,6 +27,7 @@ from xretrieve.training.optimizer import make_optimizer
 from xretrieve.training.recipe import PARTS, Recipe, StageConfig
 from xretrieve.training.samplers import BatchSampler, shard, step_seed
 from xretrieve.training.schedule import lr_factor
+from xretrieve.training.skipped import note_skipped
 from xretrieve.training.trainee import Gather, Trainee
 from xretrieve.training.validate import recalls, score_split
 
@@ -49,8 +50,19 @@ class Loop:
         on_step: called with the number of optimizer steps done, after each; what it raises stops the run like a kill.
     """
 
-    def __init__(self, fabric: Any, recipe: Recipe, folder: Path, matcher: Matcher, data: tuple[RetrievalDataset, RetrievalDataset],
-                 cache: FeatureCache, point: Path | None, progress: Progress, bar: Any, on_step: OnStep | None = None) -> None:
+    def __init__(
+        self,
+        fabric: Any,
+        recipe: Recipe,
+        folder: Path,
+        matcher: Matcher,
+        data: tuple[RetrievalDataset, RetrievalDataset],
+        cache: FeatureCache,
+        point: Path | None,
+        progress: Progress,
+        bar: Any,
+        on_step: OnStep | None = None,
+    ) -> None:
         self.fabric, self.recipe, self.folder, self.matcher, self.data = fabric, recipe, folder, matcher, data
         self.cache, self.point, self.at, self.bar, self.on_step = cache, point, progress, bar, on_step
         self.log = Log(folder, recipe.log, progress.rows) if fabric.is_global_zero else None
@@ -69,7 +81,7 @@ class Loop:
     # one stage ---------------------------------------------------------------------------------------------------
 
     def _open(self, number: int) -> None:
-        """Everything of a stage: what learns, feeds, loss, optimizer; restored from the resume point if there is one."""
+        """All of a stage: what learns, feeds, loss, optimizer; restored from the resume point if there is one."""
         recipe, stage, learns = self.recipe, self.recipe.stages[number], self.recipe.trained(number)
         parts = {p: getattr(self.matcher, p) for p in PARTS}
         if number > 0 and self.point is None:
@@ -80,6 +92,8 @@ class Loop:
             part.to(self.fabric.device)
         self.learns = learns
         self.train, self.val = self._splits()
+        if self.fabric.is_global_zero:
+            note_skipped(self.folder, (self.train, self.val))
         self.sampler = BatchSampler(self.train.dataset.owner, stage.batch_size, stage.batching,
                                     stage.captions_per_image, recipe.seed, number,
                                     self.fabric.world_size, self.train.usable)
@@ -89,7 +103,12 @@ class Loop:
         self.saved = nn.ModuleDict({**kept, "loss": loss})
         if self.point is not None:
             load_model(self.point, self.saved)
-        trainee = Trainee(parts["head"], loss, *(parts[p] if p in learns else None for p in ("image", "text")), Gather(self.fabric.world_size))
+        trainee = Trainee(
+            parts["head"],
+            loss,
+            *(parts[p] if p in learns else None for p in ("image", "text")),
+            Gather(self.fabric.world_size),
+        )
         self.raw = make_optimizer(stage, {**{p: parts[p] for p in learns}, "loss": loss})
         self.model, self.optimizer = self.fabric.setup(trainee, self.raw)
         average = load_optimizer(self.point, self.saved, self.raw) if self.point is not None else {}
@@ -175,7 +194,9 @@ class Loop:
                     self._explain(epoch, value, images, texts)
                 fabric.backward(loss / len(blocks))
             meter.add({"loss": value, **stats})
-        norm = fabric.clip_gradients(self.model, self.optimizer, max_norm=stage.clip or math.inf, error_if_nonfinite=False)
+        norm = fabric.clip_gradients(
+            self.model, self.optimizer, max_norm=stage.clip or math.inf, error_if_nonfinite=False
+        )
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update(number)
@@ -220,7 +241,9 @@ class Loop:
         if self.fabric.is_global_zero:
             self.matcher.eval()
             self.ema.swap()
-            metrics = recalls(*score_split(self.matcher.head, self.val.images, self.val.texts, self.val.dataset, self.fabric.device))
+            metrics = recalls(
+                *score_split(self.matcher.head, self.val.images, self.val.texts, self.val.dataset, self.fabric.device)
+            )
             if metrics["rsum"] > self.at.best:
                 self.matcher.save(self.folder / "matcher")
             self.ema.swap()

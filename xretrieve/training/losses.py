@@ -1,7 +1,7 @@
 """In-batch losses over one score matrix: InfoNCE and the hardest-negative hinge of VSE++.
 
 Both take ``scores (Q, G)``, one row per caption and one column per image of the batch; by default the pair of row i is
-column i, and columns past Q are extra negatives. Both directions count: a caption ranks images, an image ranks captions.
+column i, and columns past Q are extra negatives. Both directions count: captions rank images, images rank captions.
 
 Sources: InfoNCE as in CLIP (arXiv 2103.00020); hinge as in VSE++ (arXiv 1707.05612) and SCAN (arXiv 1803.08024).
 """
@@ -96,18 +96,29 @@ class InfoNCE(PairLoss):
     0.6931
     """
 
-    def __init__(self, temperature: float = 0.07, learnable: bool = True, max_scale: float = 100.0, symmetric: bool = True,
-                 label_smoothing: float = 0.0, mask_duplicates: bool = True) -> None:
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        learnable: bool = True,
+        max_scale: float = 100.0,
+        symmetric: bool = True,
+        label_smoothing: float = 0.0,
+        mask_duplicates: bool = True,
+    ) -> None:
         super().__init__(mask_duplicates)
         if temperature <= 0 or max_scale <= 0:
-            raise XRetrieveError(f"infonce: temperature and max_scale must be above 0, got {temperature} and {max_scale}")
+            raise XRetrieveError(
+                f"infonce: temperature and max_scale must be above 0, got {temperature} and {max_scale}"
+            )
         if not 0 <= label_smoothing < 1:
             raise XRetrieveError(f"infonce: label_smoothing must lie in [0, 1), got {label_smoothing}")
         start = torch.tensor(min(math.log(1 / temperature), math.log(max_scale)))
         self.log_scale = nn.Parameter(start, requires_grad=learnable)
         self.max_scale, self.symmetric, self.label_smoothing = max_scale, symmetric, label_smoothing
 
-    def forward(self, scores: Tensor, positives: Tensor | None = None, duplicates: Tensor | None = None) -> tuple[Tensor, Stats]:
+    def forward(
+        self, scores: Tensor, positives: Tensor | None = None, duplicates: Tensor | None = None
+    ) -> tuple[Tensor, Stats]:
         """The loss () and the numbers to log. scores (Q,G), positives and duplicates (Q,G) bool."""
         positives, negatives = self.cells(scores, positives, duplicates)
         with torch.no_grad():  # not inside the graph: a clamp there would stop the gradient at the limit for good
@@ -156,13 +167,19 @@ class HardestHinge(PairLoss):
         if reduction not in ("sum", "mean"):
             raise unknown("hinge option reduction =", str(reduction), ["sum", "mean"])
         if margin < 0 or warmup_epochs < 0:
-            raise XRetrieveError(f"hinge: margin and warmup_epochs must not be negative, got {margin} and {warmup_epochs}")
+            raise XRetrieveError(
+                f"hinge: margin and warmup_epochs must not be negative, got {margin} and {warmup_epochs}"
+            )
         self.margin, self.warmup_epochs, self.reduction, self.kind = margin, warmup_epochs, reduction, negatives
 
-    def forward(self, scores: Tensor, positives: Tensor | None = None, duplicates: Tensor | None = None) -> tuple[Tensor, Stats]:
+    def forward(
+        self, scores: Tensor, positives: Tensor | None = None, duplicates: Tensor | None = None
+    ) -> tuple[Tensor, Stats]:
         """The loss () and the numbers to log. scores (Q,G), positives and duplicates (Q,G) bool."""
         positives, negatives = self.cells(scores, positives, duplicates)
-        costs = torch.cat([self._one_way(scores, positives, negatives), self._one_way(scores.T, positives.T, negatives.T)])
+        costs = torch.cat(
+            [self._one_way(scores, positives, negatives), self._one_way(scores.T, positives.T, negatives.T)]
+        )
         loss = costs.sum() if self.reduction == "sum" else costs.mean()
         active = (costs.detach() > 0).to(scores.dtype).mean()
         return loss, {**self.stats(scores, positives, negatives), "active": active}

@@ -67,7 +67,10 @@ class LossConfig:
 
 @dataclass
 class StageConfig:
-    """One pass of training with its own optimizer; a recipe has one or more. A later stage starts from the best weights so far."""
+    """One pass of training with its own optimizer; a recipe has one or more.
+
+    A later stage starts from the best weights so far.
+    """
 
     loss: LossConfig
     """what is minimised"""
@@ -108,7 +111,7 @@ class StageConfig:
     batching: Literal["captions", "images"] = "captions"
     """an item is a caption (an image comes once per caption), or an image with random captions, drawn each epoch"""
     captions_per_image: int = 1
-    """with batching images: captions an image brings; it is encoded once and each set of captions is a loss of its own"""
+    """with batching images: captions an image brings; it is encoded once, each set of captions is a loss by itself"""
     train: list[Part] | None = None
     """parts that learn; default: the head and every backbone that is not frozen"""
     eval_every: int = 1
@@ -121,14 +124,21 @@ class StageConfig:
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "accumulate", "eval_every", "step_epochs", "captions_per_image"):
             _need(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
-        _need(self.batch_size >= 2, "batch_size", self.batch_size, "at least 2: the negatives are the rest of the batch")
+        _need(
+            self.batch_size >= 2, "batch_size", self.batch_size, "at least 2: the negatives are the rest of the batch"
+        )
         for key in ("lr", "step_factor"):
             _need(0 < getattr(self, key) < math.inf, key, getattr(self, key), "above 0")
         for key in ("weight_decay", "warmup_steps", "warmup_epochs", "clip", "patience"):
             _need(0 <= getattr(self, key) < math.inf, key, getattr(self, key), "0 or more")
         for key in ("token_dropout", "word_dropout", "ema"):
             _need(0 <= getattr(self, key) < 1, key, getattr(self, key), "at least 0 and below 1")
-        _need(not (self.warmup_steps and self.warmup_epochs), "warmup_epochs", self.warmup_epochs, "0 when warmup_steps is given")
+        _need(
+            not (self.warmup_steps and self.warmup_epochs),
+            "warmup_epochs",
+            self.warmup_epochs,
+            "0 when warmup_steps is given",
+        )
         _need(self.batching == "images" or self.captions_per_image == 1, "captions_per_image", self.captions_per_image,
               "1 unless batching is images")
         _need(self.train is None or len(self.train) > 0, "train", self.train, "a list of image, text, head")
@@ -181,7 +191,12 @@ class Recipe:
         for i, stage in enumerate(self.stages):
             for part in ("image", "text"):
                 wants = stage.train is not None and part in stage.train
-                _need(not (wants and getattr(self, part).frozen), f"stages.{i}.train", stage.train, f"without {part!r}: it is frozen")
+                _need(
+                    not (wants and getattr(self, part).frozen),
+                    f"stages.{i}.train",
+                    stage.train,
+                    f"without {part!r}: it is frozen",
+                )
 
     def trained(self, stage: int) -> list[str]:
         """Parts that learn in a stage: what it lists, else the head and every backbone that is not frozen."""

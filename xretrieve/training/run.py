@@ -24,9 +24,10 @@ from xretrieve.training.losses import create_loss
 from xretrieve.training.plots import plot_curves
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import Overrides, as_items, find_weights, load_recipe, save_recipe
+from xretrieve.training.skipped import skipped_warnings
 from xretrieve.utils.files import read_json
 
-OURS = ("recipe.yaml", "log.csv", "curves.png", "report.json", "report.html", "ranks.npz")
+OURS = ("recipe.yaml", "log.csv", "curves.png", "report.json", "report.html", "ranks.npz", "skipped.json")
 
 
 @dataclass
@@ -225,5 +226,6 @@ def finish(folder: Path, recipe: Recipe, device: torch.device | str = "cpu") -> 
     plot_curves(rows, folder / "curves.png", recipe.name)
     matcher = Matcher.load(folder / "matcher").to(device).eval()
     report = evaluate(matcher, load_split(recipe.dataset, "test"), protocol=recipe.protocol, cache=FeatureCache())
+    report.warnings += skipped_warnings(folder)
     report.save(folder)
     return Run(folder, recipe, report, rows)

@@ -42,7 +42,8 @@ class BatchSampler:
     def __post_init__(self) -> None:
         if self.batch_size % self.world:
             raise XRetrieveError(
-                f"batch_size {self.batch_size} cannot be split over {self.world} devices: take a multiple of {self.world}"
+                f"batch_size {self.batch_size} cannot be split over {self.world} devices: "
+                f"take a multiple of {self.world}"
             )
         if self._block() < 2:
             raise XRetrieveError(f"the train split has {self._items()} items; training needs at least {2 * self.world}")

@@ -1,4 +1,4 @@
-"""What one training step runs: encode, hide tokens, prepare, score the block, loss. One forward call, so DDP can wrap it."""
+"""What one training step runs: encode, hide tokens, prepare, score the block, loss. One forward call, for DDP."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ class Trainee(nn.Module):
         self.head, self.loss, self.image, self.text = head, loss, image, text
         self.gather = gather or Gather()
 
-    def forward(self, images: Any, texts: Any, duplicates: Tensor, hide: tuple[float, float] = (0.0, 0.0)) -> tuple[Tensor, Stats]:
+    def forward(
+        self, images: Any, texts: Any, duplicates: Tensor, hide: tuple[float, float] = (0.0, 0.0)
+    ) -> tuple[Tensor, Stats]:
         """Loss () and numbers to log of one block.
 
         Args:

@@ -24,10 +24,12 @@ def l2(x: Tensor, eps: float = EPS) -> Tensor:
 class Head(nn.Module):
     """One task's model: one-sided preparation, and the scores of prepared queries against a prepared gallery.
 
-    ``config`` holds the keyword arguments that rebuild the head (:func:`xretrieve.heads.create_head`).
+    ``config`` holds the keyword arguments that rebuild the head (:func:`xretrieve.heads.create_head`); ``tasks`` says
+    which front doors list it (:mod:`xretrieve.image_text`).
     """
 
     name: str = ""
+    tasks: tuple[str, ...] = ("image_text",)
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ class Cosine(Head):
     """
 
     name = "cosine"
+    tasks = ("image_text", "multi_query", "composed")
 
     def __init__(self, image_dim: int, text_dim: int) -> None:
         super().__init__({"image_dim": image_dim, "text_dim": text_dim})

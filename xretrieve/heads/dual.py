@@ -87,6 +87,7 @@ class DualEncoder(Head):
     """
 
     name = "dual"
+    tasks = ("image_text", "multi_query", "composed")
 
     def __init__(
         self,

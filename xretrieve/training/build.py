@@ -16,6 +16,8 @@ from xretrieve.training.feeds import CachedFeed, Feed, LiveFeed
 from xretrieve.training.recipe import BackboneConfig, DatasetConfig, Recipe
 from xretrieve.training.recipes import find_weights
 
+FILES = ("vectors", "vocab")  # backbone options that name a file: found like weights, as given or under the data root
+
 
 def load_split(config: DatasetConfig, split: str) -> RetrievalDataset:
     """One split of the recipe's dataset."""
@@ -39,9 +41,10 @@ def build_matcher(recipe: Recipe, captions: list[str]) -> Matcher:
 
 def _backbone(config: BackboneConfig, modality: str, recipe: Recipe, more: dict[str, Any]) -> Any:
     weights = find_weights(config.weights, recipe.dataset.root) if config.weights else None
-    return create_backbone(
-        config.backbone, modality=modality, weights=weights, frozen=config.frozen, **{**config.options, **more}
-    )
+    named = {k: v for k, v in config.options.items() if k in FILES and isinstance(v, str)}
+    files = {k: find_weights(v, recipe.dataset.root) for k, v in named.items()}
+    options = {**config.options, **files, **more}
+    return create_backbone(config.backbone, modality=modality, weights=weights, frozen=config.frozen, **options)
 
 
 @dataclass

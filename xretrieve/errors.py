@@ -26,5 +26,5 @@ def unknown(kind: str, name: str, options: Iterable[str]) -> UnknownNameError:
     known = sorted(options)
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    shown = ", ".join(known[:30]) + (", ..." if len(known) > 30 else "")
+    shown = ", ".join(known) if len(known) <= 30 else f"{', '.join(known[:8])}, ... {len(known)} in all"
     return UnknownNameError(f"unknown {kind} {name!r}{hint} (known: {shown})")

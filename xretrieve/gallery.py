@@ -66,7 +66,7 @@ class Gallery:
 
         Args:
             matcher: encodes the pictures, and later the queries.
-            source: a folder (walked; ids are paths relative to it; equal files are indexed once), a list of files, or a
+            source: a folder (walked; ids are paths relative to it; equal files are indexed once), files, or a
                 :class:`RetrievalDataset` (its own ids and metadata, and ``split`` and ``dataset``).
             out: the gallery's folder, usually ``something.xr``. It appears when all is done, or not at all.
             index: a name of :func:`xretrieve.index.list_indexes`; ``index_options`` go to it. For an approximate index
@@ -145,8 +145,6 @@ class Gallery:
         Only pictures that are new or whose file changed are encoded. A picture that is there already, in another place,
         is noted as a copy.
         """
-        if isinstance(source, (str, Path)) and Path(source).is_file():
-            source = [source]
         plan: Plan = make_plan(source, self._items())
         items, vectors, failed = (
             encode_items(self.matcher, plan.new, batch_size, cache, progress) if plan.new else ([], None, [])

@@ -64,6 +64,8 @@ def _named_files(source: Any, known: Sequence[Item]) -> list[tuple[str, Path]]:
 
     Inside a folder that was indexed before, ids stay relative to that one.
     """
+    if isinstance(source, (str, Path)) and Path(source).is_file():
+        source = [source]
     if isinstance(source, (str, Path)):
         root = Path(os.path.abspath(Path(source).expanduser()))
         paths = find_pictures(root)

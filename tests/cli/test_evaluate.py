@@ -65,6 +65,7 @@ def world(monkeypatch, tmp_path):
     import xretrieve.matcher
 
     monkeypatch.setattr(xretrieve.data.datasets, "load", load_dataset)
+    monkeypatch.setattr(xretrieve.data.datasets, "info", lambda name: None)
     monkeypatch.setattr(xretrieve.matcher, "load", lambda run, *a, **k: FakeMatcher(float(str(run)[-1])))
     for noise in (1, 2):
         (tmp_path / f"run{noise}").mkdir()
@@ -142,3 +143,25 @@ def test_compare_refuses_what_was_measured_differently(world, capsys):
     assert status == 2 and "split 'test' against 'val'" in err
     status, _, err = run(capsys, "compare", folder / "run1", folder / "run2")
     assert status == 2 and "xretrieve evaluate" in err
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["evaluate", "photos", "--dataset", "flickr8k"], "photos holds no matcher"),
+        (["evaluate", "run1", "--dataset", "flickr9k"], "did you mean 'flickr8k'"),
+        (["evaluate", "broken"], "line 2 not valid YAML"),
+        (["compare", "broken", "broken"], "ranks.npz is broken (File is not a zip file)"),
+    ],
+)
+def test_what_is_wrong_is_said_before_what_depends_on_it(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XRETRIEVE_DATA", str(tmp_path / "nowhere"))
+    for folder in ("photos", "run1", "broken"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "broken/recipe.yaml").write_text("name: [x\n")
+    (tmp_path / "broken/report.json").write_text('{"format": 1}')
+    (tmp_path / "broken/ranks.npz").write_bytes(b"PK\x03\x04 cut")
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1

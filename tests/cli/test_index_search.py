@@ -232,3 +232,8 @@ def test_a_matcher_that_moved_asks_for_model(built, run, tmp_path, capsys):
     status, _, err = call(capsys, "search", built[0], "dog")
     assert status == 2 and "cannot be loaded" in err and "--model" in err
     assert call(capsys, "search", built[0], "dog", "--model", moved)[0] == 0
+
+
+def test_one_picture_can_be_indexed(run, photos, tmp_path, capsys):
+    status, out, err = call(capsys, "index", photos / "photo 1.JPG", "--model", run, "--out", tmp_path / "one.xr")
+    assert status == 0 and "1 picture," in out, err

@@ -201,6 +201,24 @@ def test_a_folder_with_a_run_is_not_overwritten_by_accident(tiny: Recipe, tmp_pa
     assert train(tiny, out=tmp_path / "run", overrides=once, overwrite=True, seed=1).recipe.seed == 1
 
 
+def test_a_start_that_failed_does_not_block_the_next(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(XRetrieveError, match="dim"):
+        train(tiny, out=tmp_path / "run", overrides={"image.options.dim": 7})
+    assert train(tiny, out=tmp_path / "run", overrides={"stages.0.epochs": 1}).report is not None
+
+
+def test_absent_data_is_said_before_absent_weights(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(XRetrieveError, match="no data root"):
+        train(tiny, out=tmp_path / "run", overrides={"dataset.root": str(tmp_path / "none"), "image.weights": "w.pt"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(tiny: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(XRetrieveError, match="cannot write .*file.*choose another place"):
+        train(tiny, out=tmp_path / "file" / "run")
+
+
 def test_wrong_names_are_found_before_any_work(tiny: Recipe, tmp_path: Path) -> None:
     for key, value, said in (
         ("protocol", "ful", "did you mean 'full'"),

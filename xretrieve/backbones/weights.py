@@ -76,7 +76,7 @@ def hash_state(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-_INSTEAD = "give a local file with weights=FILE, or pretrained=false for a random start"
+_INSTEAD = "give a local file with weights=FILE (--weights FILE), or pretrained=false for a random start"
 
 
 def no_hub(name: str, error: Exception, instead: str = _INSTEAD) -> XRetrieveError:

@@ -47,6 +47,8 @@ def evaluate(
         from xretrieve.errors import XRetrieveError
 
         raise XRetrieveError(f"{run} has no recipe.yaml that names a dataset; write --dataset NAME")
+    datasets.info(name)  # so should a wrong dataset
+    matcher = load(run, weights)
     at_home = name == own.get("name")
     options = own.get("options", {}) if at_home else {}
     data = datasets.load(
@@ -65,7 +67,7 @@ def evaluate(
         cache = FeatureCache()
     progress = sys.stderr.isatty() and not json
     report = run_evaluation(
-        load(run, weights),
+        matcher,
         data,
         protocol,
         cache,
@@ -90,12 +92,12 @@ def evaluate(
 
 def _recipe(run: str) -> dict[str, Any]:
     """The recipe of a run as plain keys, empty for a model name; ``dataset: NAME`` and ``{name: NAME}`` both work."""
-    import yaml
+    from xretrieve.training.recipes import read_recipe
 
     path = Path(run) / "recipe.yaml"
     if not path.is_file():
         return {}
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    recipe = read_recipe(path)
     if isinstance(recipe.get("dataset"), str):
         recipe["dataset"] = {"name": recipe["dataset"]}
     return recipe

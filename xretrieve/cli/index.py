@@ -129,7 +129,8 @@ def index(
 def _report(result: dict[str, Any], gallery: Gallery) -> None:
     known = f"; {result['replaced']} changed, {result['unchanged']} already there" if "unchanged" in result else ""
     copies = result.get("duplicates") or sum(len(m.get("paths", [0])) - 1 for m in gallery.metadata)
-    typer.echo(f"{result['gallery']}: {result['images']} pictures, {result['bytes'] / 2**20:.1f} MiB on disk")
+    pictures = "1 picture" if result["images"] == 1 else f"{result['images']} pictures"
+    typer.echo(f"{result['gallery']}: {pictures}, {result['bytes'] / 2**20:.1f} MiB on disk")
     typer.echo(
         f"  added {result['added']} in {result['seconds']:.1f} s ({result['images_per_second']:.1f} images/s){known}"
         + (f"; {copies} cop{'y' if copies == 1 else 'ies'} of the same content" if copies else "")
@@ -144,7 +145,7 @@ def _report(result: dict[str, Any], gallery: Gallery) -> None:
     typer.echo(f"  index {about['name']}" + (measured if recall or about["name"] in ("flat", "faiss-flat") else ""))
     failed = result["failed"]
     if failed:
-        typer.echo(f"  {len(failed)} pictures could not be indexed:")
+        typer.echo(f"  {len(failed)} picture{'s' * (len(failed) > 1)} could not be indexed:")
         for entry in failed[:SHOWN]:
             typer.echo(f"    {entry['path']}: {entry['reason']}")
         if len(failed) > SHOWN:

@@ -70,7 +70,7 @@ class Classic:
         """
         folder = data_root(root)
         if not folder.is_dir():
-            raise XRetrieveError(f"no data root {folder}; give --root or root=, or set XRETRIEVE_DATA")
+            raise XRetrieveError(f"no data root {str(folder)!r} (no such folder); give --root, root= or XRETRIEVE_DATA")
         if layout is not None and layout not in self.layouts:
             raise unknown("layout", layout, self.layouts)
         if photos is not None and layout == "precomp":

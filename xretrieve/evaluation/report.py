@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -137,7 +138,7 @@ class Report:
                 counts = RankCounts(*(arrays[name] for name in _COUNTS), int(arrays["folds"]))
                 image_ids, caption_ids = arrays["image_ids"].tolist(), arrays["caption_ids"].tolist()
                 thumbs = {name: arrays[f"thumb_{i}"].tobytes() for i, name in enumerate(arrays["thumb_ids"].tolist())}
-        except (ValueError, KeyError, OSError, EOFError) as error:
+        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise XRetrieveError(f"{folder / 'ranks.npz'} is broken ({error}); evaluate the run again") from error
         return cls(
             metrics=Metrics.from_dict(values),

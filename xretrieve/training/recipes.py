@@ -42,9 +42,14 @@ def load_recipe(name: str | Path, overrides: Overrides = None) -> Recipe:
         XRetrieveError: unknown recipe, key or value; the message names the nearest one.
     """
     path = _find(str(name))
+    return from_dict(Recipe, apply_overrides(read_recipe(path), as_items(overrides)), where=path.name)
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The keys of a recipe file as they are written; a file that cannot be read is an error that names the line."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise XRetrieveError(f"{path}:{line} not valid YAML ({getattr(error, 'problem', error)})") from error
@@ -52,7 +57,7 @@ def load_recipe(name: str | Path, overrides: Overrides = None) -> Recipe:
         raise XRetrieveError(
             f"{path}: a recipe is a mapping of keys (name, dataset, image, text, head, stages, protocol)"
         )
-    return from_dict(Recipe, apply_overrides(values, as_items(overrides)), where=path.name)
+    return values
 
 
 def as_items(overrides: Overrides) -> list[str]:

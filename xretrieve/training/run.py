@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -122,6 +123,7 @@ def resolve(recipe: str | Path | Recipe, overrides: Overrides = None) -> Recipe:
 
 def _preflight(recipe: Recipe) -> None:
     """Wrong names are found now and not after an hour of training."""
+    from xretrieve.data import datasets
     from xretrieve.evaluation.protocols import get_protocol
     from xretrieve.heads import head_class
 
@@ -129,6 +131,8 @@ def _preflight(recipe: Recipe) -> None:
     head_class(recipe.head.name)
     for stage in recipe.stages:
         create_loss(stage.loss.name, **stage.loss.options)
+    if not datasets.found(recipe.dataset.name, recipe.dataset.root):
+        load_split(recipe.dataset, "train")  # says what is missing and where it is looked for
     for config in (recipe.image, recipe.text):
         if config.weights:
             find_weights(config.weights, recipe.dataset.root)
@@ -143,6 +147,7 @@ def _fabric(recipe: Recipe, devices: int, accelerator: str) -> Any:
     if devices > 1 or _external():
         # A head need not use every parameter in every step. Processes are spawned: a call from Python works too.
         strategy = DDPStrategy(find_unused_parameters=True, **({} if _external() else {"start_method": "spawn"}))
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision at every start
     try:
         return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
     except (ValueError, RuntimeError) as error:
@@ -162,17 +167,23 @@ def _open_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
             raise XRetrieveError(
                 f"cannot resume {folder}: it was started with another value of {changed}; take another --out"
             )
-    elif stored.is_file() and not overwrite:
+    elif not overwrite and _holds_steps(folder):
         raise XRetrieveError(
             f"{folder} already holds a run: --resume continues it, --overwrite replaces it, --out DIR goes elsewhere"
         )
-    elif overwrite:
+    elif overwrite or stored.is_file():
         for name in OURS:
             (folder / name).unlink(missing_ok=True)
         for name in ("matcher", "last", "tensorboard"):
             shutil.rmtree(folder / name, ignore_errors=True)
     save_recipe(recipe, stored)
     clean(folder)
+
+
+def _holds_steps(folder: Path) -> bool:
+    """Whether there is anything to lose: a start that failed at once leaves a recipe and the start weights only."""
+    point = find_point(folder)
+    return (folder / "report.json").is_file() or (point is not None and load_progress(point).total > 0)
 
 
 def _difference(before: Any, now: Any, key: str = "") -> str:

@@ -18,7 +18,7 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.heads import create_head, head_class
 from xretrieve.heads.base import Head
 from xretrieve.query import Image, ImageText, MultiText, Query, Text
-from xretrieve.tokens import Prepared
+from xretrieve.tokens import Prepared, Tokens
 from xretrieve.utils.files import atomic_folder, read_json, write_json
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Matcher(nn.Module):
         for side, backbone in (("image", image), ("text", text)):
             if backbone.modality != side:
                 raise XRetrieveError(
-                    f"the {side} side of a matcher needs a {side} backbone; {backbone.name} reads {backbone.modality}s"
+                    f"the {side} side of a matcher needs a backbone of {side}s; {backbone.name} reads {backbone.modality}s"
                 )
         self.image, self.text, self.head = image, text, head
         self.name = name or f"{image.name} + {text.name} + {head.name}"
@@ -74,6 +74,10 @@ class Matcher(nn.Module):
     def device(self) -> torch.device:
         """Where it runs."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def reads(self, side: str) -> str:
+        """What the head takes from the backbone of ``side`` (`image`, `text`): its `local` or its `pooled` tokens."""
+        return self.head.reads(side, self.head.config)
 
     @torch.inference_mode()
     def encode_images(
@@ -107,10 +111,16 @@ class Matcher(nn.Module):
             if cache is not None
             else None
         )
+        pooled = stored.pooled if stored is not None and self.reads(backbone.modality) == "pooled" else None
         parts = []
         for start in range(0, len(items), batch_size):
             rows = range(start, min(start + batch_size, len(items)))
-            tokens = stored[list(rows)] if stored is not None else backbone.encode([items[i] for i in rows], batch_size)
+            if pooled is not None:  # the local tokens stay on disk
+                tokens = Tokens.from_pooled(pooled[rows.start : rows.stop])
+            elif stored is not None:
+                tokens = stored[list(rows)]
+            else:
+                tokens = backbone.encode([items[i] for i in rows], batch_size)
             tokens.check_finite([str(ids[i]) if ids is not None else str(items[i]) for i in rows])
             parts.append(prepare(tokens.to(self.device)))
         self.train(was_training)

@@ -145,6 +145,11 @@ def test_unknown_names_name_the_nearest():
         create_head("dual", image_dim=7, text_dim=6, dim=8, text_project=False)
 
 
+def test_attention_pooling_needs_a_width_that_its_slices_divide():
+    with pytest.raises(XRetrieveError, match="12 is no multiple of 8"):
+        create_pooling("attention", 12)
+
+
 def test_local_source_without_local_tokens_says_what_to_set():
     head = create_head("dual", image_dim=4, text_dim=4, dim=4)
     with pytest.raises(XRetrieveError, match="source to 'pooled'"):

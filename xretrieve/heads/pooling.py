@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from xretrieve.errors import unknown
+from xretrieve.errors import XRetrieveError, unknown
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -59,6 +59,8 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int = 8) -> None:
         super().__init__()
+        if dim % heads:
+            raise XRetrieveError(f"pooling 'attention' cuts the width into {heads} slices; {dim} is no multiple of {heads}")
         self.heads = heads
         self.logits = nn.Linear(dim, heads)
         nn.init.zeros_(self.logits.weight)  # starts as the mean

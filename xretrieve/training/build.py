@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from xretrieve.backbones import create_backbone
+from xretrieve.backbones.base import Backbone
 from xretrieve.data.base import RetrievalDataset
 from xretrieve.data.cache import FeatureCache
 from xretrieve.errors import XRetrieveError
@@ -72,14 +74,14 @@ def make_split(
 
     A picture that cannot be read is left out with its captions; a split with none left is an error.
     """
-    images, texts = (
-        LiveFeed(backbone, items) if side in learns
-        else CachedFeed(cache.encode(backbone, items, ids=ids, progress=progress, on_error="skip"), len(items))
-        for side, backbone, items, ids in (
-            ("image", matcher.image, dataset.images, dataset.image_ids),
-            ("text", matcher.text, dataset.captions, dataset.caption_ids),
-        )
-    )
+    def feed(side: str, backbone: Backbone, items: Sequence[Any], ids: list[str]) -> Feed:
+        if side in learns:
+            return LiveFeed(backbone, items)
+        stored = cache.encode(backbone, items, ids=ids, progress=progress, on_error="skip")
+        return CachedFeed(stored, len(items), pooled_only=matcher.reads(side) == "pooled")
+
+    images = feed("image", matcher.image, dataset.images, dataset.image_ids)
+    texts = feed("text", matcher.text, dataset.captions, dataset.caption_ids)
     if not len(images.kept):
         reason = f" (first: {images.failed[0][0]}: {images.failed[0][1]})" if images.failed else ""
         raise XRetrieveError(

@@ -15,12 +15,16 @@ R = TypeVar("R")
 
 
 class CachedFeed:
-    """Tokens computed once. ``kept`` are the rows of items that could be read; only these may be asked for."""
+    """Tokens computed once. ``kept`` are the rows of items that could be read; only these may be asked for.
+
+    With ``pooled_only`` (a head that reads no local tokens) the pooled vectors are held in memory and the rest stays on disk.
+    """
 
     live = False
 
-    def __init__(self, stored: Any, count: int) -> None:
+    def __init__(self, stored: Any, count: int, pooled_only: bool = False) -> None:
         self.stored = stored
+        self.pooled = stored.pooled if pooled_only and len(stored.kept) else None
         self.kept = np.asarray(stored.kept, dtype=np.int64)
         self.failed = list(stored.failed)
         self._place = np.full(count, -1, dtype=np.int64)
@@ -28,6 +32,8 @@ class CachedFeed:
 
     def take(self, rows: np.ndarray, rng: np.random.Generator | None = None, word_dropout: float = 0.0) -> Tokens:
         """Tokens (N, L, D) of items by their row in the dataset. Dropout of words happens on the mask later."""
+        if self.pooled is not None:
+            return Tokens.from_pooled(self.pooled[self._place[rows]])
         return self.stored[self._place[rows]]
 
 

@@ -63,7 +63,8 @@ class Matcher(nn.Module):
         for side, backbone in (("image", image), ("text", text)):
             if backbone.modality != side:
                 raise XRetrieveError(
-                    f"the {side} side of a matcher needs a backbone of {side}s; {backbone.name} reads {backbone.modality}s"
+                    f"the {side} side of a matcher needs a backbone of {side}s; "
+                    f"{backbone.name} reads {backbone.modality}s"
                 )
         self.image, self.text, self.head = image, text, head
         self.name = name or f"{image.name} + {text.name} + {head.name}"

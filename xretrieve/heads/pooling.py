@@ -60,7 +60,9 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int = 8) -> None:
         super().__init__()
         if dim % heads:
-            raise XRetrieveError(f"pooling 'attention' cuts the width into {heads} slices; {dim} is no multiple of {heads}")
+            raise XRetrieveError(
+                f"pooling 'attention' cuts the width into {heads} slices; {dim} is no multiple of {heads}"
+            )
         self.heads = heads
         self.logits = nn.Linear(dim, heads)
         nn.init.zeros_(self.logits.weight)  # starts as the mean

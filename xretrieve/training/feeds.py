@@ -17,7 +17,8 @@ R = TypeVar("R")
 class CachedFeed:
     """Tokens computed once. ``kept`` are the rows of items that could be read; only these may be asked for.
 
-    With ``pooled_only`` (a head that reads no local tokens) the pooled vectors are held in memory and the rest stays on disk.
+    With ``pooled_only`` (a head that reads no local tokens) the pooled vectors are held in memory, the rest stays
+    on disk.
     """
 
     live = False

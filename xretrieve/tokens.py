@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -121,5 +121,61 @@ class Tokens:
         return self
 
 
+@dataclass
 class Prepared(Tokens):
-    """Tokens after a head's one-sided work; ``pooled`` is the head's coarse vector, ready for an index (N, D)."""
+    """Tokens after a head's one-sided work; ``pooled`` is the head's coarse vector, ready for an index (N, D).
+
+    Args:
+        extra: what else a head keeps of each item. The first axis is N and every further axis runs over the L tokens,
+            so (N,), (N,L) and (N,L,L) all follow when items are chosen, joined, padded or trimmed.
+
+    >>> p = Prepared.from_local(torch.ones(2, 3, 4))
+    >>> p.extra["gram"] = p.local @ p.local.mT
+    >>> tuple(p[:1].pad_to(5).extra["gram"].shape)
+    (1, 5, 5)
+    """
+
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Prepared]) -> Prepared:  # type: ignore[override]
+        """Join batches along N, padding to the longest L; all must carry the same extras."""
+        joined = super().cat(parts)
+        for part in parts:
+            if part.extra.keys() != parts[0].extra.keys():
+                raise XRetrieveError(
+                    f"Prepared.cat: the batches carry different extras, {sorted(parts[0].extra)} and "
+                    f"{sorted(part.extra)}; they come from different heads"
+                )
+        padded = [part.pad_to(joined.local.shape[1]) for part in parts]
+        extra = {name: torch.cat([part.extra[name] for part in padded]) for name in parts[0].extra}
+        return cls(joined.local, joined.mask, joined.pooled, extra)
+
+    def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> Prepared:
+        """Some items, still a batch."""
+        chosen = super().__getitem__(rows)
+        if not isinstance(rows, (slice, Tensor)):
+            rows = torch.as_tensor(rows, dtype=torch.long)
+        return self._with(chosen, lambda x: x[rows])
+
+    def pad_to(self, length: int) -> Prepared:
+        """Zero-pad the token axis to ``length``."""
+        more = length - self.local.shape[1]
+        padded = super().pad_to(length)
+        return self._with(padded, lambda x: torch.nn.functional.pad(x, (0, more) * (x.ndim - 1))) if more else self
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Prepared:
+        """Move and cast (the mask stays bool)."""
+        return self._with(super().to(device, dtype), lambda x: x.to(device=device, dtype=dtype))
+
+    def trim(self) -> Prepared:
+        """Cut the token axis after the last token that is real in any item (one place stays)."""
+        used = self.mask.any(0).nonzero()
+        length = int(used[-1]) + 1 if len(used) else min(1, self.local.shape[1])
+        if length == self.local.shape[1]:
+            return self
+        cut = type(self)(self.local[:, :length], self.mask[:, :length], self.pooled)
+        return self._with(cut, lambda x: x[(slice(None), *[slice(length)] * (x.ndim - 1))])
+
+    def _with(self, tokens: Tokens, change: Callable[[Tensor], Tensor]) -> Prepared:
+        return type(self)(tokens.local, tokens.mask, tokens.pooled, {k: change(v) for k, v in self.extra.items()})

@@ -72,7 +72,8 @@ class Gather:
         lengths = _join(torch.tensor([part.local.shape[1]], device=part.device))
         part = part.pad_to(int(lengths.max()))
         mask = _join(part.mask.to(torch.uint8)).bool()
-        return type(part)(self.rows(part.local), mask, self.rows(part.pooled))
+        extra = {name: self.rows(values) for name, values in part.extra.items()}
+        return type(part)(self.rows(part.local), mask, self.rows(part.pooled), extra)
 
 
 class Trainee(nn.Module):

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 _HEADS = {
     "cosine": "xretrieve.heads.cosine:Cosine",
     "dual": "xretrieve.heads.dual:DualEncoder",
+    "saf": "xretrieve.heads.saf:SAF",
+    "scan": "xretrieve.heads.scan:SCAN",
+    "sgr": "xretrieve.heads.sgr:SGR",
+    "tshsr": "xretrieve.heads.tshsr:TSHSR",
 }
 
 

@@ -1,0 +1,150 @@
+"""What the heads share that compare local tokens pair by pair: projection, blockwise pair stage, training scores."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.heads.attention import gram_matrix
+from xretrieve.heads.base import Head
+from xretrieve.heads.scoring import MEMORY, Items, score_blocks
+from xretrieve.heads.similarity import Projection
+from xretrieve.tokens import Prepared, Tokens
+
+STREAMS = ("t2i", "i2t")  # a node per word; a node per region
+TEMPERATURES = {"t2i": 9.0, "i2t": 4.0}
+Trace = dict[str, Tensor] | None
+
+
+class LocalHead(Head):
+    """Base of SCAN, SGR, SAF and TSHSR. A subclass sets ``streams`` and writes :meth:`block`.
+
+    Args:
+        config: the constructor's keyword arguments; the projection's are read here.
+
+    ``memory`` (bytes) bounds the working arrays of a block of pairs, in scoring and in training.
+    """
+
+    streams: tuple[str, ...]
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        if config.get("text_project") is None:
+            config["text_project"] = config["text_dim"] != config["dim"]
+        super().__init__(config)
+        self.dim, self.memory = config["dim"], MEMORY
+        self.image, self.text = (
+            Projection(side, config[f"{side}_dim"], config["dim"], config[f"{side}_project"], config[f"{side}_norm"],
+                       config[f"{side}_dropout"])
+            for side in ("image", "text")
+        )  # fmt: skip
+
+    def image_vector(self, local: Tensor, mask: Tensor) -> Tensor:
+        """The images' coarse vectors. (B,R,D), (B,R) -> (B,D)."""
+        raise NotImplementedError
+
+    def text_vector(self, local: Tensor, mask: Tensor) -> Tensor:
+        """The captions' coarse vectors. (C,L,D), (C,L) -> (C,D)."""
+        raise NotImplementedError
+
+    def prepare_gallery(self, tokens: Tokens) -> Prepared:
+        """Images: unit vectors of the regions, the global vector, and the Gram matrix where regions are attended to."""
+        local = self.image(tokens)
+        return self._with_gram(local, tokens.mask, self.image_vector(local, tokens.mask), "t2i")
+
+    def prepare_queries(self, tokens: Tokens) -> Prepared:
+        """Captions: unit vectors of the words, the global vector, and the Gram matrix where words are attended to."""
+        local = self.text(tokens)
+        return self._with_gram(local, tokens.mask, self.text_vector(local, tokens.mask), "i2t")
+
+    def _with_gram(self, local: Tensor, mask: Tensor, pooled: Tensor, stream: str) -> Prepared:
+        return Prepared(local, mask, pooled, {"gram": gram_matrix(local)} if stream in self.streams else {})
+
+    def fold(self) -> Any:
+        """What depends on weights only and is made once per call; handed to every :meth:`block`."""
+        return None
+
+    def block(self, texts: Items, images: Items, folded: Any, trace: Trace = None) -> dict[str, Tensor]:
+        """All pairs of a block: ``score`` (g,C,B) float32, and what else training needs.
+
+        ``trace`` collects intermediate arrays by name, and turns off savings that would leave some of them out.
+        """
+        raise NotImplementedError
+
+    def pair_bytes(self, words: int, regions: int) -> int:
+        """Bytes of working arrays per pair, with gradients where they are enabled: an estimate, it sizes blocks."""
+        raise NotImplementedError
+
+    def run(
+        self, queries: Prepared, gallery: Prepared, memory: int | None = None, folded: Any = None
+    ) -> dict[str, Tensor]:
+        """The pair stage over everything, block by block: what :meth:`block` returns, as (C,B) tensors."""
+        self._check(queries, gallery)
+        function = partial(self.block, folded=self.fold() if folded is None else folded)
+        return score_blocks(
+            function, queries, gallery, self.pair_bytes, memory or self.memory, self.training and self.whole_rows
+        )
+
+    @property
+    def whole_rows(self) -> bool:
+        """Whether training needs all images of a caption in one block (statistics over them)."""
+        return False
+
+    def pair(self, queries: Prepared, gallery: Prepared) -> Tensor:
+        """Scores (Q,G) float32, made for ranking: logits, or SCAN's raw scores."""
+        return self.run(queries, gallery)["score"]
+
+    def training_scores(self, queries: Prepared, gallery: Prepared) -> dict[str, Tensor]:
+        """The matrices the loss is taken on, (Q,G) each: the probability of every pair."""
+        return {"score": torch.sigmoid(self.pair(queries, gallery))}
+
+    def attention(self, text: Prepared, image: Prepared) -> dict[str, Tensor]:
+        """Who looks where: per stream the weights (C,B,queries,context), for words over regions or the reverse."""
+        trace: dict[str, Tensor] = {}
+        with torch.no_grad():
+            self.block(Items.of(text), Items.of(image), self.fold(), trace)
+        found = {stream: trace[f"{stream}_attention"][0] for stream in self.streams}  # (N,M,q,k)
+        return {stream: w.transpose(0, 1) if stream == "t2i" else w for stream, w in found.items()}
+
+    def combine_texts(self, texts: Prepared) -> Prepared:
+        """One text is itself; several cannot become one caption of this head."""
+        if len(texts) == 1:
+            return texts
+        raise XRetrieveError(
+            f"head {self.name!r} matches one caption with one picture; it takes no query of {len(texts)} texts. "
+            "Write them as one sentence, or search with a dual encoder"
+        )
+
+    def combine_image_text(self, image: Prepared, text: Prepared) -> Prepared:
+        """Not a query this head can answer."""
+        raise XRetrieveError(
+            f"head {self.name!r} matches captions with pictures; it takes no query of a picture and a text"
+        )
+
+    def _check(self, *sides: Prepared) -> None:
+        for side in sides:
+            if not side.local.shape[1]:
+                raise XRetrieveError(
+                    f"head {self.name!r} scores local tokens, but these prepared items hold none; prepare them with "
+                    "this head and keep their local tokens"
+                )
+
+
+def captions_first(scores: Tensor, stream: str) -> Tensor:
+    """A stream's own order (g,context items,query items) as (g,C,B) float32."""
+    return (scores.transpose(1, 2) if stream == "t2i" else scores).float()
+
+
+def roles(stream: str, texts: Items, images: Items) -> tuple[Items, Items]:
+    """(context, query) of a stream."""
+    return (images, texts) if stream == "t2i" else (texts, images)
+
+
+def check_stream(stream: str) -> str:
+    """A stream's name, or an error that lists them."""
+    if stream not in STREAMS:
+        raise unknown("stream", str(stream), STREAMS)
+    return stream

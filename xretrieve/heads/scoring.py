@@ -1,0 +1,230 @@
+"""One scoring engine for all heads: every query against every item, or against its own list of candidates.
+
+Work is cut into blocks of pairs that fit a memory budget. Items of like length share a block, so that little padding is
+computed; results come back in the caller's order. When gradients are wanted and there is more than one block, each
+block is computed again in the backward pass instead of being kept (activation checkpointing): scores and gradients are
+the same, and a training batch needs the memory of one block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from xretrieve.errors import XRetrieveError
+from xretrieve.heads.base import Head
+from xretrieve.tokens import Prepared, Tokens
+
+MEMORY = 256 * 2**20  # bytes of a block's working arrays
+WASTE = 1.1  # padded over real tokens within a block
+
+
+@dataclass
+class Items:
+    """One side of a block. ``g`` groups of N items: local (g,N,L,D), mask (g,N,L) or None when every token is real,
+    pooled (g,N,D), extra: tensors (g,N,...)."""
+
+    local: Tensor
+    mask: Tensor | None
+    pooled: Tensor
+    extra: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, prepared: Prepared, groups: int = 1) -> Items:
+        """Prepared items (g N rows) as ``groups`` of N; padding that no item needs is cut off."""
+        prepared = prepared.trim()
+
+        def split(x: Tensor) -> Tensor:
+            return x.unflatten(0, (groups, -1))
+
+        mask = None if bool(prepared.mask.all()) else split(prepared.mask)
+        extra = {name: split(values) for name, values in prepared.extra.items()}
+        return cls(split(prepared.local), mask, split(prepared.pooled), extra)
+
+
+BlockFunction = Callable[[Items, Items], dict[str, Tensor]]
+
+
+def score_matrix(
+    head: Head, queries: Tokens, gallery: Tokens, memory: int = MEMORY, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Scores of every query against every item, (Q,G) float32.
+
+    Args:
+        head: any head; work that depends on one side only has been done by ``prepare_*`` or is done first.
+        queries, gallery: ``Prepared``, or raw ``Tokens``.
+        memory: bytes that the working arrays of one block may take (approximately); inputs and result come on top.
+        dtype: ``torch.bfloat16`` or ``torch.float16`` for the matrix products; norms, softmaxes and scores stay
+            float32. None keeps the precision that is in force.
+    """
+    queries, gallery = _prepared(head, queries, gallery)
+    with _precision(queries, dtype):
+        if hasattr(head, "run"):
+            return head.run(queries, gallery, memory)["score"].float()
+        rows = max(1, memory // (4 * max(1, len(gallery))))
+        parts = [head.pair(queries[i : i + rows], gallery).float() for i in range(0, len(queries), rows)]
+    return torch.cat(parts) if parts else queries.pooled.new_zeros(0, len(gallery))
+
+
+def score_pairs(
+    head: Head, queries: Tokens, gallery: Tokens, candidates: Tensor, memory: int = MEMORY,
+    dtype: torch.dtype | None = None,
+) -> Tensor:  # fmt: skip
+    """Scores of every query against its own candidates, (Q,K) float32: the second stage of a cascade.
+
+    Args:
+        head, queries, gallery, memory, dtype: as in :func:`score_matrix`.
+        candidates: (Q,K) int64, rows of the gallery.
+    """
+    queries, gallery = _prepared(head, queries, gallery)
+    candidates = torch.as_tensor(candidates, device=queries.device)
+    if candidates.ndim != 2 or len(candidates) != len(queries) or candidates.is_floating_point():
+        raise XRetrieveError(f"candidates must be whole numbers ({len(queries)},K), one row per query; they are "
+                             f"{tuple(candidates.shape)} {candidates.dtype}")  # fmt: skip
+    if candidates.numel() and not 0 <= int(candidates.min()) <= int(candidates.max()) < len(gallery):
+        wrong = candidates[(candidates < 0) | (candidates >= len(gallery))][0]
+        raise XRetrieveError(f"candidates name row {int(wrong)} of a gallery with {len(gallery)} rows")
+    result = queries.pooled.new_zeros(candidates.shape, dtype=torch.float32)
+    if not result.numel():
+        return result
+    with _precision(queries, dtype):
+        if hasattr(head, "run"):
+            return _listed(head, queries, gallery, candidates, memory)
+        rows = max(1, memory // (4 * max(1, len(gallery))))
+        parts = []
+        for i in range(0, len(queries), rows):
+            used, place = candidates[i : i + rows].unique(return_inverse=True)
+            parts.append(head.pair(queries[i : i + rows], gallery[used]).float().gather(1, place))
+        return torch.cat(parts)
+
+
+def score_blocks(
+    function: BlockFunction, queries: Prepared, gallery: Prepared, pair_bytes: Callable[[int, int], int], memory: int,
+    whole_rows: bool = False,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Run a pair function block by block and join what it returns.
+
+    Args:
+        function: of texts (1,c,L,D) and images (1,b,R,D); returns scores (1,c,b) and, per text, values (1,c).
+        queries, gallery: the texts (C) and the images (B).
+        pair_bytes: bytes one pair of (words, regions) needs.
+        memory: bytes of one block.
+        whole_rows: keep all images in every block (statistics over a caption's images).
+
+    Returns:
+        The same names with (C,B) or (C,) tensors in the caller's order.
+    """
+    if not len(queries) or not len(gallery):
+        raise XRetrieveError(f"nothing to score: {len(queries)} queries, {len(gallery)} gallery items")
+    by_row, row_lengths = _longest_first(queries)
+    by_column, column_lengths = _longest_first(gallery)
+    most = max(1, memory // pair_bytes(int(row_lengths[0]), int(column_lengths[0])))  # pairs of the longest items
+    wide = len(gallery) if whole_rows else min(len(gallery), max(1, most // min(len(queries), 8)))
+    columns = [(0, wide)] if whole_rows else list(_cuts(column_lengths, lambda length: wide))
+    jobs = [
+        (rows, columns)
+        for rows in _cuts(
+            row_lengths, lambda length: max(1, memory // (pair_bytes(length, int(column_lengths[0])) * wide))
+        )
+    ]
+    again = torch.is_grad_enabled() and len(jobs) * len(columns) > 1
+    texts = queries if by_row is None else queries[by_row]
+    images = gallery if by_column is None else gallery[by_column]
+    lines: list[dict[str, Tensor]] = []
+    for (start, stop), cuts in jobs:
+        text = Items.of(texts[start:stop])
+        parts = []
+        for left, right in cuts:
+            image = Items.of(images[left:right])
+            # no random numbers are drawn in the pair stage, so their state need not be kept
+            done = (
+                checkpoint(function, text, image, use_reentrant=False, preserve_rng_state=False)
+                if again
+                else function(text, image)
+            )
+            parts.append(done)
+        lines.append(_join(parts, 2))
+    joined = {name: values[0] for name, values in _join(lines, 1).items()}
+    return {name: _restore(values, by_row, by_column) for name, values in joined.items()}
+
+
+def _listed(head: Head, queries: Prepared, gallery: Prepared, candidates: Tensor, memory: int) -> Tensor:
+    folded = head.fold()
+    order, lengths = _longest_first(queries)
+    regions, k = gallery.local.shape[1], candidates.shape[1]
+    # the candidates' own tokens are gathered, which a matrix of all pairs never does
+    own = sum(v[0].numel() * v.element_size() for v in (gallery.local, *gallery.extra.values())) if len(gallery) else 0
+
+    def pairs(length: int) -> int:
+        return max(1, memory // (head.pair_bytes(length, regions) + own))
+
+    if order is not None:
+        queries, candidates = queries[order], candidates[order]
+    lines = []
+    for start, stop in _cuts(lengths, lambda length: max(1, pairs(length) // k)):
+        texts = Items.of(queries[start:stop], groups=stop - start)
+        wide = min(k, max(1, pairs(int(lengths[start])) // (stop - start)))
+        parts = []
+        for left in range(0, k, wide):
+            rows = candidates[start:stop, left : left + wide]
+            images = Items.of(gallery[rows.reshape(-1)], groups=stop - start)
+            parts.append(head.block(texts, images, folded)["score"][:, 0].float())  # (g,wide)
+        lines.append(torch.cat(parts, 1))
+    return _restore(torch.cat(lines), order, None)
+
+
+def _prepared(head: Head, queries: Tokens, gallery: Tokens) -> tuple[Prepared, Prepared]:
+    if not isinstance(queries, Prepared):
+        queries = head.prepare_queries(queries)
+    if not isinstance(gallery, Prepared):
+        gallery = head.prepare_gallery(gallery)
+    return queries, gallery
+
+
+def _precision(tokens: Tokens, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(tokens.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def _longest_first(items: Prepared) -> tuple[Tensor | None, Tensor]:
+    """The order from long to short (None when all are equal), and the used lengths in that order (on the CPU)."""
+    places = torch.arange(1, items.mask.shape[1] + 1, device=items.device)
+    lengths = (items.mask * places).amax(1) if len(places) else items.mask.new_zeros(len(items), dtype=torch.long)
+    lengths = lengths.clamp(min=1)  # holes in the mask count: a token's place decides what can be cut off
+    if bool((lengths == lengths[0]).all()):
+        return None, lengths.cpu()
+    order = lengths.argsort(descending=True, stable=True)
+    return order, lengths[order].cpu()
+
+
+def _cuts(lengths: Tensor, size: Callable[[int], int]) -> Iterator[tuple[int, int]]:
+    """Blocks (start, stop) of lengths sorted from long to short: at most ``size(longest)`` items, little padding."""
+    start, total = 0, lengths.cumsum(0)
+    while start < len(lengths):
+        longest = int(lengths[start])
+        stop = min(len(lengths), start + size(longest))
+        real = total[start:stop] - (total[start] - longest)
+        count = torch.arange(1, stop - start + 1)
+        stop = start + int((longest * count <= WASTE * real).sum())  # holds for a prefix: lengths only fall
+        yield start, stop
+        start = stop
+
+
+def _join(parts: list[dict[str, Tensor]], axis: int) -> dict[str, Tensor]:
+    if len(parts) == 1:
+        return parts[0]
+    return {name: torch.cat([part[name] for part in parts], axis) for name in parts[0]}
+
+
+def _restore(values: Tensor, by_row: Tensor | None, by_column: Tensor | None) -> Tensor:
+    if by_row is not None:
+        values = values[by_row.argsort()]
+    if by_column is not None and values.ndim > 1:
+        values = values[:, by_column.argsort()]
+    return values

@@ -1,0 +1,117 @@
+"""SGR: similarity graph reasoning (Diao et al., AAAI 2021, arXiv 2101.01368).
+
+A pair becomes a small graph: one node compares the global vectors, one node per word (or region) compares it with what
+it attends to. Three steps of attention among the nodes, then the global node is the pair's logit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from xretrieve.errors import XRetrieveError
+from xretrieve.heads.attention import LOW
+from xretrieve.heads.scoring import Items
+from xretrieve.heads.similarity import RegionNorm, xavier
+from xretrieve.heads.streams import Stream, StreamHead, Trace, captions_first
+
+
+class Folded(NamedTuple):
+    """Query and key projections merged: ``logits = (X weight' + bias) X'``."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+def merge(query: nn.Linear, key: nn.Linear) -> Folded:
+    """``q_i . k_j`` is ``x_i' Wq' Wk x_j + bq' Wk x_j`` and terms that do not depend on j: a softmax over j drops them.
+
+    The key's bias is such a term: it is kept to load and save checkpoints, and learns nothing.
+    """
+    with torch.autocast(query.weight.device.type, enabled=False):
+        return Folded(key.weight.T @ query.weight, key.weight.T @ query.bias)
+
+
+def node_attention(x: Tensor, asking: Tensor, folded: Folded, mask: Tensor | None) -> Tensor:
+    """Attention of some nodes over all nodes. x (...,n,S), asking (...,r,S), mask (...,n) -> (...,r,n) float32."""
+    logits = torch.matmul(nn.functional.linear(asking, folded.weight, folded.bias), x.mT).float()
+    if mask is not None:
+        logits = logits.masked_fill(~mask[..., None, :], LOW)
+    return logits.softmax(-1)
+
+
+class GraphStep(nn.Module):
+    """One step: ``X <- ReLU((softmax(Q K') X) Wr' + br)``; S x S matrices, no scaling, no residual."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.graph_query_w = nn.Linear(dim, dim)
+        self.graph_key_w = nn.Linear(dim, dim)
+        self.sim_graph_w = nn.Linear(dim, dim)
+        self.graph_key_w.bias.requires_grad_(False)  # see merge(): a trainable parameter without gradient stops DDP
+
+    def fold(self) -> Folded:
+        """The merged query and key of this step."""
+        return merge(self.graph_query_w, self.graph_key_w)
+
+    def forward(self, x: Tensor, mask: Tensor | None, folded: Folded, first_row: bool) -> Tensor:
+        """x (...,n,S), mask (...,n) -> (...,n,S), or (...,1,S) when only the first row is read."""
+        asking = x[..., :1, :] if first_row else x  # (...,r,S)
+        mixed = torch.matmul(node_attention(x, asking, folded, mask).to(x.dtype), x)  # (...,r,S)
+        return self.sim_graph_w(mixed).relu()
+
+
+class SGR(StreamHead):
+    """Similarity graph reasoning on one stream.
+
+    Args:
+        image_dim, text_dim: F of the two backbones' local tokens.
+        stream: ``t2i`` (a node per word, as published) or ``i2t`` (a node per region).
+        steps: of reasoning, each with its own weights.
+        temperature: lambda of the cross-attention; default 9 for t2i and 4 for i2t.
+        dim, sim_dim: D of the joint space, S of the similarity nodes.
+        region_norm: ``index`` is the published BatchNorm over the region index (needs exactly ``regions`` regions per
+            image); ``none`` works for any number.
+        dropout: in the global vectors.
+        image_project, text_project: a Linear to D; the text's default is to have one only where its width is not D.
+        image_norm, text_norm, image_dropout, text_dropout: on the incoming tokens.
+
+    Scores are logits; training reads their sigmoid.
+    """
+
+    name = "sgr"
+
+    def __init__(
+        self, image_dim: int, text_dim: int, stream: Stream = "t2i", steps: int = 3, temperature: float | None = None,
+        dim: int = 1024, sim_dim: int = 256, region_norm: RegionNorm = "none", regions: int = 36, dropout: float = 0.4,
+        image_project: bool = True, text_project: bool | None = None, image_norm: bool = False,
+        text_norm: bool = False, image_dropout: float = 0.0, text_dropout: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
+        if steps < 1:
+            raise XRetrieveError(f"head 'sgr': steps must be at least 1, got {steps}")
+        self.single_stream(stream, temperature)
+        self.SGR_module = nn.ModuleList(GraphStep(sim_dim) for _ in range(steps))
+        self.sim_eval_w = nn.Linear(sim_dim, 1)
+        for module in (self.SGR_module, self.sim_eval_w):
+            xavier(module)
+
+    def fold(self) -> list[Folded]:
+        """Merged weights of every step, made once per call and not once per pair."""
+        return [step.fold() for step in self.SGR_module]
+
+    def block(self, texts: Items, images: Items, folded: Any, trace: Trace = None) -> dict[str, Tensor]:
+        """``score`` (g,C,B), logits."""
+        nodes = self.nodes(texts, images, {self.stream: self.sim_tranloc_w}, trace)
+        x, mask = nodes[self.stream]  # (g,N,M,n,S), (g,1,M,n)
+        for k, (step, own) in enumerate(zip(self.SGR_module, folded, strict=True)):
+            first_row = k == len(folded) - 1 and trace is None  # only the global node is read after the last step
+            x = step(x, mask, own, first_row)
+            if trace is not None:
+                trace[f"{self.stream}_nodes_step{k + 1}"] = x
+        z = x[..., 0, :]  # (g,N,M,S)
+        if trace is not None:
+            trace[f"{self.stream}_vec"] = z
+        return {"score": captions_first(self.sim_eval_w(z).squeeze(-1), self.stream)}

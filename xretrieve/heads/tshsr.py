@@ -1,0 +1,179 @@
+"""TSHSR: a two-stream hierarchical similarity reasoner (after Chen, Wang, Wang, Kwong, arXiv 2203.05349).
+
+The abstract of that paper fixes two ideas: a hierarchical module that extracts context by itself and uses it together
+with the local interactions, and a network of two streams trained end to end, from image to text and from text to
+image. Every equation in between is this project's own reading of the abstract; no result is a reproduction of the
+paper's tables. Without context, a stream is exactly SGR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.heads.hierarchy import Context, Gate, Level
+from xretrieve.heads.local import STREAMS, TEMPERATURES
+from xretrieve.heads.saf import Filtration, SafNorm, pack, run_with_moments
+from xretrieve.heads.scoring import Items
+from xretrieve.heads.similarity import RegionNorm, xavier
+from xretrieve.heads.streams import StreamHead, Trace, captions_first
+from xretrieve.tokens import Prepared
+
+
+def fuse_logits(a: Tensor, b: Tensor) -> Tensor:
+    """The exact logit of ``(sigmoid(a) + sigmoid(b)) / 2``; it does not saturate, so it ranks.
+
+    >>> fuse_logits(torch.tensor(30.0), torch.tensor(30.0)).item()
+    30.0
+    """
+    positive = torch.logaddexp(logsigmoid(a), logsigmoid(b))
+    return positive - torch.logaddexp(logsigmoid(-a), logsigmoid(-b))
+
+
+class Reasoner(nn.Module):
+    """One stream: local projection, levels, readout, logit.
+
+    Args:
+        dim, sim_dim: D, S.
+        clusters: contexts of each level.
+        context, gate: see :class:`xretrieve.heads.hierarchy.Level`.
+        readout: the ``global`` node, or ``saf`` filtration over the last level's nodes.
+        saf_norm: see :class:`xretrieve.heads.saf.Filtration`.
+        logit: give this stream a logit of its own (the mean fusion does).
+    """
+
+    def __init__(
+        self, dim: int, sim_dim: int, clusters: Sequence[int], context: Context, gate: Gate, readout: str,
+        saf_norm: SafNorm, logit: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.sim_tranloc_w = nn.Linear(dim, sim_dim)
+        self.levels = nn.ModuleList(Level(sim_dim, m, context, gate) for m in clusters)
+        self.SAF_module = Filtration(sim_dim, saf_norm) if readout == "saf" else None
+        self.sim_eval_w = nn.Linear(sim_dim, 1) if logit else None
+        xavier(self)
+
+
+class TSHSR(StreamHead):
+    """Two streams of hierarchical similarity reasoning in one network.
+
+    Args:
+        image_dim, text_dim: F of the two backbones' local tokens.
+        streams: ``both``, or one of ``t2i`` (a node per word) and ``i2t`` (a node per region).
+        context: ``cluster`` (learned pooling of the nodes), ``mean`` (one context, the mean node) or ``none`` (SGR).
+        levels: K, steps of reasoning.
+        clusters: contexts of each level, K numbers; default 2^(K-1), ..., 2, 1.
+        fusion: ``mean`` of the streams' probabilities, or ``concat`` of their vectors before one logit.
+        gate: ``vector`` (one number per channel) or ``scalar`` (one per node) between local and context.
+        readout: the ``global`` node, or ``saf`` (filtration over the last level's nodes).
+        aux_streams: with mean fusion, train each stream on its own score as well.
+        lambda_t2i, lambda_i2t: temperatures of the cross-attention.
+        saf_norm: for ``readout="saf"``, see :class:`xretrieve.heads.saf.Filtration`.
+        dim, sim_dim, region_norm, regions, dropout, image_project, text_project, image_norm, text_norm, image_dropout,
+            text_dropout: as in :class:`xretrieve.heads.sgr.SGR`.
+
+    Scores are logits (with mean fusion the exact logit of the mean probability); training reads probabilities.
+    """
+
+    name = "tshsr"
+
+    def __init__(
+        self, image_dim: int, text_dim: int, streams: Literal["both", "t2i", "i2t"] = "both",
+        context: Context = "cluster", levels: int = 3, clusters: Sequence[int] | None = None,
+        fusion: Literal["mean", "concat"] = "mean", gate: Gate = "vector", readout: Literal["global", "saf"] = "global",
+        aux_streams: bool = True, lambda_t2i: float = TEMPERATURES["t2i"], lambda_i2t: float = TEMPERATURES["i2t"],
+        saf_norm: SafNorm = "caption", dim: int = 1024, sim_dim: int = 256, region_norm: RegionNorm = "none",
+        regions: int = 36, dropout: float = 0.4, image_project: bool = True, text_project: bool | None = None,
+        image_norm: bool = False, text_norm: bool = False, image_dropout: float = 0.0, text_dropout: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
+        for key, value, known in (("streams", streams, ("both", *STREAMS)), ("fusion", fusion, ("mean", "concat")),
+                                  ("readout", readout, ("global", "saf"))):  # fmt: skip
+            if value not in known:
+                raise unknown(key, str(value), known)
+        if levels < 1:
+            raise XRetrieveError(f"head 'tshsr': levels must be at least 1, got {levels}")
+        counts = [2 ** (levels - 1 - k) for k in range(levels)] if clusters is None else [int(m) for m in clusters]
+        if len(counts) != levels or min(counts) < 1:
+            raise XRetrieveError(
+                f"head 'tshsr': clusters needs {levels} numbers of at least 1, one per level, got {counts}"
+            )
+        self.config["clusters"] = counts
+        self.streams = STREAMS if streams == "both" else (streams,)
+        self.temperatures = {"t2i": lambda_t2i, "i2t": lambda_i2t}
+        self.concat = len(self.streams) == 2 and fusion == "concat"
+        self.aux_streams = aux_streams
+        self.node_arrays_grad = 8 + levels * (16 if context == "none" else 28)
+        for stream in self.streams:
+            reasoner = Reasoner(dim, sim_dim, counts, context, gate, readout, saf_norm, not self.concat)
+            self.add_module(stream, reasoner)
+        if self.concat:
+            self.sim_eval_w = nn.Linear(2 * sim_dim, 1)
+            xavier(self.sim_eval_w)
+
+    def reasoner(self, stream: str) -> Reasoner:
+        """The weights of one stream."""
+        return getattr(self, stream)
+
+    @property
+    def whole_rows(self) -> bool:
+        """SAF readout: a caption's statistics run over all images."""
+        return self.config["readout"] == "saf"
+
+    def fold(self) -> dict[str, Any]:
+        """Merged weights of every level of every stream."""
+        return {f"{s}_levels": [level.fold() for level in self.reasoner(s).levels] for s in self.streams}
+
+    def block(self, texts: Items, images: Items, folded: Any, trace: Trace = None) -> dict[str, Tensor]:
+        """``score`` (g,C,B), and each stream's own logits under its name where it has them."""
+        nodes = self.nodes(texts, images, {s: self.reasoner(s).sim_tranloc_w for s in self.streams}, trace)
+        vectors, outputs = [], {}
+        for stream, (x, mask) in nodes.items():
+            z, moments = self._read(stream, x, mask, folded, trace)  # (g,N,M,S)
+            outputs |= pack(stream, moments)
+            vectors.append(z.transpose(1, 2) if stream == "t2i" else z)  # (g,C,B,S)
+        if self.concat:
+            return {"score": self.sim_eval_w(torch.cat(vectors, -1)).squeeze(-1).float(), **outputs}
+        for stream, z in zip(self.streams, vectors, strict=True):
+            outputs[stream] = captions_first(self.reasoner(stream).sim_eval_w(z).squeeze(-1), "i2t")
+        own = [outputs[stream] for stream in self.streams]
+        return {"score": fuse_logits(*own) if len(own) == 2 else own[0], **outputs}
+
+    def _read(self, stream: str, x: Tensor, mask: Tensor | None, folded: Any, trace: Trace) -> tuple[Tensor, Any]:
+        reasoner = self.reasoner(stream)
+        for k, (level, own) in enumerate(zip(reasoner.levels, folded[f"{stream}_levels"], strict=True)):
+            last = k == len(reasoner.levels) - 1
+            # only the global node is read after the last level
+            first_row = last and reasoner.SAF_module is None and trace is None
+            prefix = f"{stream}_{{}}_level{k + 1}"
+            x = level(x, mask, own, first_row, trace, prefix)
+            if trace is not None:
+                trace[prefix.format("nodes")] = x
+        if reasoner.SAF_module is None:
+            return x[..., 0, :], None
+        z, beta, moments = reasoner.SAF_module(x, mask, stream, folded.get(stream))
+        if trace is not None:
+            trace[f"{stream}_saf_weights"] = beta
+        return z, moments
+
+    def run(
+        self, queries: Prepared, gallery: Prepared, memory: int | None = None, folded: Any = None
+    ) -> dict[str, Tensor]:
+        """As in the base class; training with SAF readout also moves the running statistics, once."""
+        if self.config["readout"] == "global":
+            return super().run(queries, gallery, memory, folded)
+        filtrations = {s: self.reasoner(s).SAF_module for s in self.streams}
+        return run_with_moments(self, super().run, filtrations, queries, gallery, memory)
+
+    def training_scores(self, queries: Prepared, gallery: Prepared) -> dict[str, Tensor]:
+        """Probabilities (Q,G): the fused ``score`` and, with ``aux_streams``, each stream's own."""
+        outputs = self.run(queries, gallery)
+        if self.concat or len(self.streams) == 1:
+            return {"score": torch.sigmoid(outputs["score"])}
+        own = {stream: torch.sigmoid(outputs[stream]) for stream in self.streams}
+        return {"score": (own["t2i"] + own["i2t"]) / 2, **(own if self.aux_streams else {})}

@@ -29,7 +29,11 @@ _PUBLIC = {
     "list_heads": "xretrieve.heads",
     "XRetrieveError": "xretrieve.errors",
 }
-_MODULES = {"datasets": "xretrieve.data.datasets", "image_text": "xretrieve.image_text"}
+_MODULES = {
+    "datasets": "xretrieve.data.datasets",
+    "image_text": "xretrieve.image_text",
+    "interop": "xretrieve.interop",
+}
 
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 

@@ -1,0 +1,7 @@
+"""Other people's models and arrays: `replay` of stored arrays, `import_checkpoint` of published checkpoints."""
+
+from __future__ import annotations
+
+from xretrieve.interop.replay import replay
+
+__all__ = ["replay"]

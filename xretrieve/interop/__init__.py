@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xretrieve.interop.checkpoints import import_checkpoint
 from xretrieve.interop.replay import replay
 
-__all__ = ["replay"]
+__all__ = ["import_checkpoint", "replay"]

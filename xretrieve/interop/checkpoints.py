@@ -1,0 +1,133 @@
+"""Published checkpoints (`.pth.tar` of SCAN and SGRAF) as run folders."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xretrieve.backbones import create_backbone
+from xretrieve.backbones.vocabulary import Vocabulary
+from xretrieve.errors import XRetrieveError
+from xretrieve.heads.local import LocalHead
+from xretrieve.interop.parts import build_local_head, build_words, check_family, load_state, sizes
+from xretrieve.matcher import Matcher
+from xretrieve.utils.files import atomic_folder, content_hash, write_json
+
+ENCODERS = ("img_enc", "txt_enc")
+PARTS = {"scan": ENCODERS, "sgr": (*ENCODERS, "sim_enc"), "saf": (*ENCODERS, "sim_enc")}
+# SCAN's own option names: (ours, theirs)
+SCAN_OPTIONS = {"stream": "cross_attn", "pooling": "agg_func", "feature_norm": "raw_feature_norm",
+                "temperature": "lambda_softmax", "lambda_lse": "lambda_lse"}  # fmt: skip
+
+
+def import_checkpoint(path: str | Path, family: str, out: str | Path, vocab: str | Path) -> Matcher:
+    """Turn a published checkpoint into a run folder that :func:`xretrieve.load` reads.
+
+    Nothing in the file is executed: tensors and the option namespace are read, anything else is refused.
+
+    Args:
+        path: a dict with ``model``, a list of state dicts (image, text and, except for SCAN, similarity encoder), and
+            ``opt``, an ``argparse.Namespace``; old and new torch file formats.
+        family: ``scan``, ``sgr`` or ``saf``.
+        out: the run folder to make; it must not exist, or be empty.
+        vocab: the vocabulary file that the checkpoint was trained with (ids have no order of their own).
+
+    Returns:
+        The matcher: `regions`, `words` and the head.
+    """
+    path, out = Path(path).expanduser(), Path(out)
+    check_family(family)
+    if family not in PARTS:
+        raise XRetrieveError(f"there are no published checkpoints of {family}; known families: {', '.join(PARTS)}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise XRetrieveError(f"{out} exists already; name a new folder")
+    stored, where = read_checkpoint(path), str(path)
+    state = _state(stored, family, where)
+    vocabulary = Vocabulary.load(vocab)
+    widths = sizes(family, state, where)
+    if len(vocabulary) != widths["vocab_size"]:
+        raise XRetrieveError(
+            f"{vocab} has {len(vocabulary)} words, but {path} has word vectors for {widths['vocab_size']}; give the "
+            "vocabulary file it was trained with"
+        )
+    words = build_words(widths, vocabulary, dropout=0.0 if family == "scan" else 0.4)
+    head = _head(family, widths, state, vars(stored["opt"]) if "opt" in stored else {}, where)
+    load_state(head, words, state, where)
+    image = create_backbone("regions", dim=widths["feat_dim"])
+    matcher = Matcher(image, words, head, name=f"{path.name.split('.')[0]} ({family})", source=str(out))
+    with atomic_folder(out) as part:
+        matcher.save(part / "matcher")
+        about = {"family": family, "file": path.name, "sha256": content_hash(path)}
+        numbers = {key: _plain(stored[key]) for key in ("epoch", "best_rsum") if key in stored}
+        options = {key: _plain(value) for key, value in vars(stored["opt"]).items()} if "opt" in stored else {}
+        write_json(part / "import.json", about | numbers | {"options": options})
+    return matcher
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The dict in a checkpoint file; a file with anything but tensors, plain values and a namespace is refused."""
+    if not path.is_file():
+        raise XRetrieveError(f"no checkpoint file {path}")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise XRetrieveError(
+            f"{path}: is no checkpoint, or holds more than tensors, plain values and an option namespace; "
+            "it was not read"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise XRetrieveError(f"{path}: not a whole checkpoint file; copy it again") from error
+    if not isinstance(stored, dict) or not isinstance(stored.get("model"), (list, tuple)):
+        raise XRetrieveError(f"{path}: expected a dict with 'model', a list of state dicts")
+    if "opt" in stored and not isinstance(stored["opt"], argparse.Namespace):
+        raise XRetrieveError(f"{path}: 'opt' is a {type(stored['opt']).__name__}, expected the options as a namespace")
+    return stored
+
+
+def _state(stored: dict[str, Any], family: str, where: str) -> dict[str, Tensor]:
+    """One state dict under the published names with ``img_enc.``, ``txt_enc.``, ``sim_enc.`` in front."""
+    parts = PARTS[family]
+    if len(stored["model"]) != len(parts):
+        raise XRetrieveError(
+            f"{where}: 'model' has {len(stored['model'])} state dicts, a {family} checkpoint has {len(parts)} "
+            f"({', '.join(parts)}); is it of another family?"
+        )
+    state = {}
+    for prefix, values in zip(parts, stored["model"], strict=True):
+        if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
+            raise XRetrieveError(f"{where}: the state dict of {prefix} holds something else than tensors")
+        for key, value in values.items():
+            key = key.removeprefix("module.")  # saved from a data-parallel wrapper
+            if prefix == "txt_enc" and key.startswith("rnn."):  # SCAN's name of the GRU
+                key = f"cap_{key}"
+            state[f"{prefix}.{key}"] = value.float() if value.is_floating_point() else value
+    return state
+
+
+def _head(
+    family: str, widths: dict[str, int], state: dict[str, Tensor], options: dict[str, Any], where: str
+) -> LocalHead:
+    for key in ("no_imgnorm", "no_txtnorm"):
+        if options.get(key):
+            raise XRetrieveError(f"{where}: trained with --{key}; only models with unit-length tokens are read")
+    own: dict[str, Any] = {}
+    if family == "sgr":
+        steps = [int(key.split(".")[2]) for key in state if key.startswith("sim_enc.SGR_module.")]
+        own = {"steps": max(steps) + 1} if steps else {}
+    if family == "scan":
+        own = {ours: options[theirs] for ours, theirs in SCAN_OPTIONS.items() if theirs in options}
+    elif "lambda_softmax" in options:
+        own["temperature"] = float(options["lambda_softmax"])
+    return build_local_head(family, widths, **own)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.tolist()
+    return value if isinstance(value, (str, int, float, bool, list, type(None))) else str(value)

@@ -103,8 +103,8 @@ class Level(nn.Module):
             shift = linear(z, folded.bias[None])  # (...,M,1)
             e = (torch.matmul(asking, keys.mT) + shift.mT).float().softmax(-1).to(z.dtype)  # (...,r,M)
             context, from_contexts = torch.matmul(e, z), torch.matmul(e, from_contexts)
-        g = torch.sigmoid((linear(y, weight[:, :s], bias) + from_contexts).float())
+        logits = linear(y, weight[:, :s], bias) + from_contexts  # (...,r,S or 1)
         if trace is not None:
-            trace[prefix.format("gate")] = g
-        # lerp is exact at both ends: a gate of 1 leaves y as it is
-        return torch.lerp(context.float().expand(y.shape), y.float(), g.expand(y.shape)).to(y.dtype)
+            trace[prefix.format("gate")] = torch.sigmoid(logits)
+        # g y + (1 - g) context, written so that a gate of 1 leaves y exactly as it is
+        return torch.addcmul(y, torch.sigmoid(-logits), context - y)

@@ -133,8 +133,8 @@ def score_blocks(
         )
     ]
     again = torch.is_grad_enabled() and len(jobs) * len(columns) > 1
-    texts = queries if by_row is None else queries[by_row]
-    images = gallery if by_column is None else gallery[by_column]
+    texts = _cast(queries if by_row is None else queries[by_row])
+    images = _cast(gallery if by_column is None else gallery[by_column])
     lines: list[dict[str, Tensor]] = []
     for (start, stop), cuts in jobs:
         text = Items.of(texts[start:stop])
@@ -155,6 +155,7 @@ def score_blocks(
 
 def _listed(head: Head, queries: Prepared, gallery: Prepared, candidates: Tensor, memory: int) -> Tensor:
     folded = head.fold()
+    queries, gallery = _cast(queries), _cast(gallery)
     order, lengths = _longest_first(queries)
     regions, k = gallery.local.shape[1], candidates.shape[1]
     # the candidates' own tokens are gathered, which a matrix of all pairs never does
@@ -190,6 +191,14 @@ def _precision(tokens: Tokens, dtype: torch.dtype | None) -> contextlib.Abstract
     if dtype is None:
         return contextlib.nullcontext()
     return torch.autocast(tokens.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def _cast(items: Prepared) -> Prepared:
+    """Local tokens in the precision of the matrix products, once and not once per block; the rest stays float32."""
+    device = items.device.type
+    if not torch.is_autocast_enabled(device):
+        return items
+    return Prepared(items.local.to(torch.get_autocast_dtype(device)), items.mask, items.pooled, items.extra)
 
 
 def _longest_first(items: Prepared) -> tuple[Tensor | None, Tensor]:

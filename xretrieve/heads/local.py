@@ -11,7 +11,7 @@ from torch import Tensor
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.heads.attention import gram_matrix
 from xretrieve.heads.base import Head
-from xretrieve.heads.scoring import MEMORY, Items, score_blocks
+from xretrieve.heads.scoring import MEMORY, TRAINING_MEMORY, Items, score_blocks
 from xretrieve.heads.similarity import Projection
 from xretrieve.tokens import Prepared, Tokens
 
@@ -26,7 +26,7 @@ class LocalHead(Head):
     Args:
         config: the constructor's keyword arguments; the projection's are read here.
 
-    ``memory`` (bytes) bounds the working arrays of a block of pairs, in scoring and in training.
+    ``memory`` (bytes) bounds the working arrays of a block of pairs; None takes the defaults of scoring and training.
     """
 
     streams: tuple[str, ...]
@@ -35,7 +35,8 @@ class LocalHead(Head):
         if config.get("text_project") is None:
             config["text_project"] = config["text_dim"] != config["dim"]
         super().__init__(config)
-        self.dim, self.memory = config["dim"], MEMORY
+        self.dim = config["dim"]
+        self.memory: int | None = None
         self.image, self.text = (
             Projection(side, config[f"{side}_dim"], config["dim"], config[f"{side}_project"], config[f"{side}_norm"],
                        config[f"{side}_dropout"])
@@ -84,9 +85,9 @@ class LocalHead(Head):
         """The pair stage over everything, block by block: what :meth:`block` returns, as (C,B) tensors."""
         self._check(queries, gallery)
         function = partial(self.block, folded=self.fold() if folded is None else folded)
-        return score_blocks(
-            function, queries, gallery, self.pair_bytes, memory or self.memory, self.training and self.whole_rows
-        )
+        memory = memory or self.memory or (TRAINING_MEMORY if torch.is_grad_enabled() else MEMORY)
+        whole_rows = self.training and self.whole_rows
+        return score_blocks(function, queries, gallery, self.pair_bytes, memory, whole_rows)
 
     @property
     def whole_rows(self) -> bool:

@@ -21,6 +21,7 @@ from xretrieve.heads.base import Head
 from xretrieve.tokens import Prepared, Tokens
 
 MEMORY = 64 * 2**20  # bytes of a block's working arrays: on a CPU smaller blocks stay near its caches
+TRAINING_MEMORY = 512 * 2**20  # the same where gradients are wanted: larger blocks, fewer sums of weight gradients
 WASTE = 1.1  # padded over real tokens within a block
 
 
@@ -51,7 +52,7 @@ BlockFunction = Callable[[Items, Items], dict[str, Tensor]]
 
 
 def score_matrix(
-    head: Head, queries: Tokens, gallery: Tokens, memory: int = MEMORY, dtype: torch.dtype | None = None
+    head: Head, queries: Tokens, gallery: Tokens, memory: int | None = None, dtype: torch.dtype | None = None
 ) -> Tensor:
     """Scores of every query against every item, (Q,G) float32.
 
@@ -59,6 +60,7 @@ def score_matrix(
         head: any head; work that depends on one side only has been done by ``prepare_*`` or is done first.
         queries, gallery: ``Prepared``, or raw ``Tokens``.
         memory: bytes that the working arrays of one block may take (approximately); inputs and result come on top.
+            None takes the head's own budget.
         dtype: ``torch.bfloat16`` or ``torch.float16`` for the matrix products; norms, softmaxes and scores stay
             float32. None keeps the precision that is in force.
     """
@@ -66,13 +68,13 @@ def score_matrix(
     with _precision(queries, dtype):
         if hasattr(head, "run"):
             return head.run(queries, gallery, memory)["score"].float()
-        rows = max(1, memory // (4 * max(1, len(gallery))))
+        rows = max(1, (memory or MEMORY) // (4 * max(1, len(gallery))))
         parts = [head.pair(queries[i : i + rows], gallery).float() for i in range(0, len(queries), rows)]
     return torch.cat(parts) if parts else queries.pooled.new_zeros(0, len(gallery))
 
 
 def score_pairs(
-    head: Head, queries: Tokens, gallery: Tokens, candidates: Tensor, memory: int = MEMORY,
+    head: Head, queries: Tokens, gallery: Tokens, candidates: Tensor, memory: int | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:  # fmt: skip
     """Scores of every query against its own candidates, (Q,K) float32: the second stage of a cascade.
@@ -94,8 +96,8 @@ def score_pairs(
         return result
     with _precision(queries, dtype):
         if hasattr(head, "run"):
-            return _listed(head, queries, gallery, candidates, memory)
-        rows = max(1, memory // (4 * max(1, len(gallery))))
+            return _listed(head, queries, gallery, candidates, memory or head.memory or MEMORY)
+        rows = max(1, (memory or MEMORY) // (4 * max(1, len(gallery))))
         parts = []
         for i in range(0, len(queries), rows):
             used, place = candidates[i : i + rows].unique(return_inverse=True)

@@ -108,7 +108,7 @@ class TSHSR(StreamHead):
         self.temperatures = {"t2i": lambda_t2i, "i2t": lambda_i2t}
         self.concat = len(self.streams) == 2 and fusion == "concat"
         self.aux_streams = aux_streams
-        self.node_arrays_grad = 8 + levels * (16 if context == "none" else 28)
+        self.node_arrays_grad = 12 + levels * (4 if context == "none" else 10)
         for stream in self.streams:
             reasoner = Reasoner(dim, sim_dim, counts, context, gate, readout, saf_norm, not self.concat)
             self.add_module(stream, reasoner)

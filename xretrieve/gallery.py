@@ -76,6 +76,12 @@ class Gallery:
 
         Pictures that cannot be read are left out and listed in :attr:`failed`.
         """
+        head = getattr(matcher, "head", None)
+        if head is not None and not head.indexable:
+            raise XRetrieveError(
+                f"head {head.name!r} scores a picture and a text token by token, which no index of vectors can answer; "
+                "index with a dual encoder or a pretrained model"
+            )
         write_gallery(matcher, source, out, index, batch_size, cache, progress, overwrite, index_options)
         return cls(Store.open(out), matcher)
 

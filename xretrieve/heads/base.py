@@ -25,11 +25,13 @@ class Head(nn.Module):
     """One task's model: one-sided preparation, and the scores of prepared queries against a prepared gallery.
 
     ``config`` holds the keyword arguments that rebuild the head (:func:`xretrieve.heads.create_head`); ``tasks`` says
-    which front doors list it (:mod:`xretrieve.image_text`).
+    which front doors list it (:mod:`xretrieve.image_text`). ``indexable``: the inner product of the coarse vectors is
+    the score, so an index of them answers queries.
     """
 
     name: str = ""
     tasks: tuple[str, ...] = ("image_text",)
+    indexable: bool = True
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()

@@ -30,6 +30,7 @@ class LocalHead(Head):
     """
 
     streams: tuple[str, ...]
+    indexable = False  # V and T meet only inside the global node: their cosine is untrained
 
     def __init__(self, config: dict[str, Any]) -> None:
         if config.get("text_project") is None:

@@ -123,3 +123,32 @@ def test_names_and_broken_pictures(tmp_path, pictures):
         backbone.encode([*pictures, tmp_path / "cut.png"])
     with pytest.raises(XRetrieveError, match="regions backbone"):
         backbone.encode([FeatureRow(tmp_path / "x_ims.npy", 0)])
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_earlier_maps_join_every_token_and_leave_the_last_one_as_it_was(pictures, tmp_path, name):
+    torch.manual_seed(0)
+    plain = create_backbone(f"timm:{name}", pretrained=False)
+    plain.save(tmp_path / "plain")
+    joined = create_backbone(f"timm:{name}", weights=tmp_path / "plain" / "model.safetensors", layers=[0, 1])
+    with joined.inference():
+        batch = joined.prepare(pictures)
+        first, second = plain.eval()(batch), joined(batch)
+        pixels = (batch.float() - joined.mean) / joined.std
+        maps = joined.model.forward_intermediates(pixels, indices=[0, 1], intermediates_only=True, output_fmt="NCHW")
+    width = plain.local_dim
+    torch.testing.assert_close(second.local[..., :width], first.local, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(second.pooled[:, : plain.pooled_dim], first.pooled, atol=1e-5, rtol=1e-5)
+    side = int(first.local.shape[1] ** 0.5)
+    cell = maps[0].shape[-1] // side  # the first cell is the mean of the map's first block
+    want = maps[0][:, :, :cell, :cell].mean((2, 3))
+    torch.testing.assert_close(second.local[:, 0, width : width + want.shape[1]], want, atol=1e-5, rtol=1e-5)
+    assert joined.local_dim == width + sum(m.shape[1] for m in maps)
+    assert joined.fingerprint() != plain.fingerprint()
+    joined.save(tmp_path / "joined")
+    assert load_backbone(tmp_path / "joined").fingerprint() == joined.fingerprint()
+
+
+def test_layers_that_do_not_exist_are_named():
+    with pytest.raises(XRetrieveError, match=r"layers \[9\] do not exist; it has feature maps 0 to"):
+        create_backbone("timm:test_resnet", pretrained=False, layers=[1, 9])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
@@ -24,7 +25,9 @@ _CPU_IMAGES = 8
 class TimmImages(ImageBackbone):
     """Local tokens are the last feature map (cells row by row) or the patch tokens without class and register tokens.
 
-    Pooled is timm's own pre-logits feature, or the mean of the local tokens (``pooled="mean"``).
+    Pooled is timm's own pre-logits feature, or the mean of the local tokens (``pooled="mean"``). With ``layers``, earlier
+    feature maps are averaged onto the last one's grid and joined to it: hypercolumns (Hariharan et al., CVPR 2015). A
+    classifier's last layer forgets colour and texture, which captions mention.
     """
 
     def __init__(self, rest: str, model: nn.Module, data: dict[str, Any], options: dict[str, Any]) -> None:
@@ -38,6 +41,7 @@ class TimmImages(ImageBackbone):
         self.register_buffer("mean", torch.tensor(data["mean"]).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(data["std"]).view(1, 3, 1, 1) * 255, persistent=False)
         self.from_model = options["pooled"] == "model"
+        self.layers: list[int] = options["layers"] or []
         with self.inference():
             tokens = self(torch.zeros(1, *data["input_size"], dtype=torch.uint8))
         self.local_dim, self.pooled_dim = tokens.local.shape[-1], tokens.pooled.shape[-1]
@@ -64,12 +68,21 @@ class TimmImages(ImageBackbone):
         if batch.device.type == "cpu" and len(batch) > _CPU_IMAGES and not torch.is_grad_enabled():
             return Tokens.cat([self(part) for part in batch.split(_CPU_IMAGES)])
         pixels = (batch.float() - self.mean) / self.std
-        features = self.model.forward_features(pixels.contiguous(memory_format=torch.channels_last))
-        local = grid_tokens(self.model, features, self.name)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        if not self.layers:
+            features, columns = self.model.forward_features(pixels), None
+        else:
+            features, maps = self.model.forward_intermediates(pixels, indices=self.layers, output_fmt="NCHW")
+            side = features.shape[-2:] if features.ndim == 4 else maps[-1].shape[-2:]
+            columns = torch.cat([F.adaptive_avg_pool2d(m.float(), side) for m in maps], 1)  # (N,C,h,w)
+            columns = columns.flatten(2).transpose(1, 2)  # (N,cells,C)
+        local = grid_tokens(self.model, features, self.name).float()
+        joined = local if columns is None else torch.cat([local, columns], -1)  # (N,cells,D)
         if not self.from_model:
-            return Tokens.from_local(local.float())
-        pooled = self.model.forward_head(features, pre_logits=True)
-        return Tokens(local.float(), full_mask(local), pooled.float())
+            return Tokens.from_local(joined)
+        pooled = self.model.forward_head(features, pre_logits=True).float()
+        pooled = pooled if columns is None else torch.cat([pooled, columns.mean(1)], -1)
+        return Tokens(joined, full_mask(joined), pooled)
 
     def preprocessing(self) -> dict[str, Any]:
         """Input size, crop, interpolation, mean and std."""
@@ -89,6 +102,7 @@ def create(
     interpolation: str | None = None,
     crop: float | None = None,
     pooled: str = "model",
+    layers: Sequence[int] | None = None,
     model_args: dict[str, Any] | None = None,
 ) -> TimmImages:
     """A timm model without its classifier.
@@ -101,6 +115,7 @@ def create(
         interpolation: ``bicubic``, ``bilinear``, ``nearest``...
         crop: share of the resized picture that the central crop keeps; 1 keeps all of a square picture.
         pooled: ``model`` (timm's pre-logits feature) or ``mean`` (of the local tokens).
+        layers: numbers of earlier feature maps (of ``model.feature_info``, from 0) to join to every local token.
         model_args: handed to ``timm.create_model``, for example ``{"pad_type": "same"}``.
     """
     import timm
@@ -127,8 +142,20 @@ def create(
         data["input_size"] = (3, data.pop("size"), size)
     config = resolve_model_data_config(model, args=data)
     options = {"size": size, "mean": _three(mean), "std": _three(std), "interpolation": interpolation, "crop": crop,
-               "pooled": pooled, "model_args": given}
+               "pooled": pooled, "layers": [int(i) for i in layers] if layers else None, "model_args": given}
+    _check_layers(rest, model, options["layers"])
     return TimmImages(rest, model, {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}, options)
+
+
+def _check_layers(rest: str, model: nn.Module, layers: list[int] | None) -> None:
+    if not layers:
+        return
+    if not hasattr(model, "forward_intermediates"):
+        raise XRetrieveError(f"timm:{rest} gives no intermediate feature maps; leave out layers")
+    count = len(model.feature_info)
+    wrong = [i for i in layers if not 0 <= i < count]
+    if wrong:
+        raise XRetrieveError(f"timm:{rest}: layers {wrong} do not exist; it has feature maps 0 to {count - 1}")
 
 
 def names() -> list[str]:

@@ -25,8 +25,8 @@ _CPU_IMAGES = 8
 class TimmImages(ImageBackbone):
     """Local tokens are the last feature map (cells row by row) or the patch tokens without class and register tokens.
 
-    Pooled is timm's own pre-logits feature, or the mean of the local tokens (``pooled="mean"``). With ``layers``, earlier
-    feature maps are averaged onto the last one's grid and joined to it: hypercolumns (Hariharan et al., CVPR 2015). A
+    Pooled is timm's own pre-logits feature, or the mean of the local tokens (``pooled="mean"``). With ``layers``,
+    earlier feature maps are averaged onto the last one's grid and joined to it: hypercolumns (Hariharan et al., CVPR 2015). A
     classifier's last layer forgets colour and texture, which captions mention.
     """
 

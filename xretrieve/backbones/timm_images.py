@@ -25,9 +25,10 @@ _CPU_IMAGES = 8
 class TimmImages(ImageBackbone):
     """Local tokens are the last feature map (cells row by row) or the patch tokens without class and register tokens.
 
-    Pooled is timm's own pre-logits feature, or the mean of the local tokens (``pooled="mean"``). With ``layers``,
-    earlier feature maps are averaged onto the last one's grid and joined to it: hypercolumns (Hariharan et al., CVPR 2015). A
-    classifier's last layer forgets colour and texture, which captions mention.
+    Pooled is timm's own pre-logits feature, or the mean of the local tokens (``pooled="mean"``).
+
+    With ``layers``, earlier feature maps are averaged onto the last one's grid and joined to it: hypercolumns
+    (Hariharan et al., CVPR 2015). A classifier's last layer forgets colour and texture, which captions mention.
     """
 
     def __init__(self, rest: str, model: nn.Module, data: dict[str, Any], options: dict[str, Any]) -> None:

@@ -60,9 +60,9 @@ def run_demo(
         say: receives one line before each step.
     """
     started, out = time.perf_counter(), Path(out)
+    chosen = [load_recipe(name, overrides) for name in recipes]
     _open(out)
     write_json(out / MARKER, {"recipes": list(recipes), "overrides": overrides or []})
-    chosen = [load_recipe(name, overrides) for name in recipes]
     runs = []
     for recipe in chosen:
         epochs = sum(stage.epochs for stage in recipe.stages)

@@ -40,12 +40,17 @@ def demo(
         return 0
     from rich.console import Console
 
+    from xretrieve.cli.search import print_ranking
     from xretrieve.evaluation.terminal import rows_table
+    from xretrieve.ranking import describe_query
 
     console = Console()
+    console.print(result.reports[0])
     console.print(rows_table(result.reports))
     for ranking in result.rankings:
-        console.print(ranking)
+        words = describe_query(ranking.query)
+        print("query: " + " + ".join(words["texts"]))
+        print_ranking(ranking)
     text = result.rankings[0].query.text
     print(f"\n{result.seconds:.0f} s in all. Look at {out / 'report.html'}, then search yourself:")
     print(f'  xretrieve search {result.gallery.path} "{text}"')

@@ -65,7 +65,7 @@ def search(
             hit["parts"] = parts
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
-    _table(ranking, told)
+    print_ranking(ranking, told)
     if html is not None:
         typer.echo(f"page: {html}")
 
@@ -107,7 +107,8 @@ def parse_where(items: list[str]) -> dict[str, list[Any]]:
     return wanted
 
 
-def _table(ranking: Ranking, told: list[list[dict[str, Any]]] | None) -> None:
+def print_ranking(ranking: Ranking, told: list[list[dict[str, Any]]] | None = None) -> None:
+    """The hits as a table; ``told`` adds a column for each part of the query (`Ranking.explain`)."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape

@@ -61,18 +61,22 @@ def setting_lines(report: Report) -> list[str]:
 
 def rows_table(reports: Sequence[Report], title: str = "") -> Any:
     """Several models under one protocol, one row each: the recalls and rsum with its interval."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     ks = reports[0].protocol.ks
-    table = Table(title=title or None, title_justify="left")
-    table.add_column("model")
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("model", min_width=18, overflow="fold")  # the rest leaves it that much of 80 columns
     for direction in DIRECTIONS:
         for k in ks:
-            table.add_column(f"{direction} R@{k}", justify="right")
+            table.add_column(f"{direction}\nR@{k}", justify="right", no_wrap=True)
     table.add_column("rsum", justify="right", no_wrap=True)
     for report in reports:
         recalls = [f"{report[f'{d}_r{k}'].value:.1f}" for d in DIRECTIONS for k in ks]
-        table.add_row(report.name, *recalls, str(report["rsum"]))
+        rsum = report["rsum"]
+        interval = f"{_short(rsum.low)}..{_short(rsum.high)}" if rsum.low is not None else ""
+        table.add_row(report.name, *recalls, Text(f"{rsum.value:.1f}\n").append(interval, style="dim"))
     return table
 
 

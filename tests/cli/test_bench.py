@@ -1,0 +1,52 @@
+"""`xretrieve bench demo`, small: everything it promises is there, and no foreign folder is touched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from xretrieve.cli.main import main
+
+SMALL = ["dataset.options={train: 24, val: 8, test: 12}", "stages.0.epochs=1", "stages.0.batch_size=8"]
+
+
+def test_demo_ends_in_a_table_a_report_and_an_index_that_can_be_searched(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "demo"
+    assert main(["bench", "demo", *SMALL, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "scenes-dual" in printed and "untrained" in printed and "rsum" in printed
+    assert "protocol full on scenes/test: 12 images, 60 captions" in printed and "95 % intervals" in printed
+    page = (out / "report.html").read_text()
+    assert "untrained" in page and "data:image/jpeg" in page and "http://" not in page.replace("http://www.w3.org", "")
+    assert (out / "scenes-dual" / "curves.png").is_file()
+    command = next(line for line in printed.splitlines() if line.strip().startswith("xretrieve search"))
+    assert str(out / "scenes.xr") in command
+    assert main(["search", str(out / "scenes.xr"), "a red star", "-k", "3", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["hits"]) == 3
+    assert main(["bench", "demo", *SMALL, "--out", str(out), "--json"]) == 0  # an earlier demo is replaced
+    said = json.loads(capsys.readouterr().out)
+    assert len(said["reports"]) == 2 and len(said["rankings"]) == 2
+    assert said["rankings"][1]["query"]["texts"]
+
+
+def test_demo_leaves_a_folder_that_is_not_a_demo_alone(tmp_path: Path, capsys) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    assert main(["bench", "demo", "--out", str(tmp_path)]) == 2
+    assert "holds something that is not a demo" in capsys.readouterr().err
+    assert (tmp_path / "mine.txt").read_text() == "keep"
+
+
+def test_an_unknown_recipe_key_leaves_nothing_behind(tmp_path: Path, capsys) -> None:
+    assert main(["bench", "demo", "stages.0.epoch=1", "--out", str(tmp_path / "demo")]) == 2
+    assert "did you mean 'epochs'" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.slow
+def test_demo_beats_chance_clearly(tmp_path: Path, capsys) -> None:
+    assert main(["bench", "demo", "--out", str(tmp_path / "demo"), "--json"]) == 0
+    trained, untrained = json.loads(capsys.readouterr().out)["reports"]
+    value = {r["name"]: r["metrics"]["rsum"]["value"] for r in (trained, untrained)}
+    assert value[trained["name"]] > 10 * value[untrained["name"]]

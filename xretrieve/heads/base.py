@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ def l2(x: Tensor, eps: float = EPS) -> Tensor:
     return x / (x.square().sum(-1, keepdim=True).clamp(min=1e-24).sqrt() + eps)
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """One task's model: one-sided preparation, and the scores of prepared queries against a prepared gallery.
 
     ``config`` holds the keyword arguments that rebuild the head (:func:`xretrieve.heads.create_head`); ``tasks`` says
@@ -43,13 +44,13 @@ class Head(nn.Module):
         vector. It decides which width the head is built with."""
         return "local"
 
+    @abstractmethod
     def prepare_queries(self, tokens: Tokens) -> Prepared:
         """All work that depends on the queries only; ``pooled`` of the result is the coarse vector (Q, D)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prepare_gallery(self, tokens: Tokens) -> Prepared:
         """All work that depends on the gallery only; ``pooled`` of the result is the coarse vector (G, D)."""
-        raise NotImplementedError
 
     def pair(self, queries: Prepared, gallery: Prepared) -> Tensor:
         """The work that needs both sides: scores (Q, G). The default is the inner product of the coarse vectors."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import partial
 from typing import Any
 
@@ -44,13 +45,13 @@ class LocalHead(Head):
             for side in ("image", "text")
         )  # fmt: skip
 
+    @abstractmethod
     def image_vector(self, local: Tensor, mask: Tensor) -> Tensor:
         """The images' coarse vectors. (B,R,D), (B,R) -> (B,D)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text_vector(self, local: Tensor, mask: Tensor) -> Tensor:
         """The captions' coarse vectors. (C,L,D), (C,L) -> (C,D)."""
-        raise NotImplementedError
 
     def prepare_gallery(self, tokens: Tokens) -> Prepared:
         """Images: unit vectors of the regions, the global vector, and the Gram matrix where regions are attended to."""
@@ -69,16 +70,16 @@ class LocalHead(Head):
         """What depends on weights only and is made once per call; handed to every :meth:`block`."""
         return None
 
+    @abstractmethod
     def block(self, texts: Items, images: Items, folded: Any, trace: Trace = None) -> dict[str, Tensor]:
         """All pairs of a block: ``score`` (g,C,B) float32, and what else training needs.
 
         ``trace`` collects intermediate arrays by name, and turns off savings that would leave some of them out.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def pair_bytes(self, words: int, regions: int) -> int:
         """Bytes of working arrays per pair, with gradients where they are enabled: an estimate, it sizes blocks."""
-        raise NotImplementedError
 
     def run(
         self, queries: Prepared, gallery: Prepared, memory: int | None = None, folded: Any = None

@@ -254,6 +254,14 @@ def test_a_matcher_that_cannot_be_found_asks_for_one(gallery, photos, tmp_path):
         Gallery.open(gone.path).search("red")
 
 
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_encoded(photos, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    matcher = FakeMatcher()
+    matcher.encode_images = lambda *args, **options: pytest.fail("encoded before the place was checked")
+    with pytest.raises(XRetrieveError, match="file is not a folder that you may write to"):
+        Gallery.build(matcher, photos, tmp_path / "file" / "mine.xr")
+
+
 def test_building_over_something_else_is_refused(gallery, photos, tmp_path):
     with pytest.raises(XRetrieveError, match="exists; add to it.*overwrite"):
         Gallery.build(FakeMatcher(), photos, gallery.path)

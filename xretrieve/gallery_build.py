@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,9 @@ def check_out(out: str | Path, overwrite: bool = False) -> None:
         raise XRetrieveError(
             f"{out} exists; add to it (Gallery.open(...).add, --add) or replace it (overwrite=True, --overwrite)"
         )
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):  # said before an hour of encoding, not after it
+        raise XRetrieveError(f"{out} cannot be made: {above} is not a folder that you may write to; give another --out")
 
 
 def write_gallery(

@@ -93,6 +93,25 @@ def test_config_errors_name_the_key(values, says):
         from_dict(Outer, values, "r.yaml")
 
 
+@dataclass
+class Checked:
+    epochs: int = 1
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise XRetrieveError(f"epochs must be at least 1, got {self.epochs}")
+
+
+@dataclass
+class Whole:
+    stages: list[Checked]
+
+
+def test_a_failed_check_names_the_file_and_the_place():
+    with pytest.raises(XRetrieveError, match=r"^r.yaml.stages.1: epochs must be at least 1, got 0$"):
+        from_dict(Whole, {"stages": [{}, {"epochs": 0}]}, "r.yaml")
+
+
 def test_overrides_reach_into_lists_and_refuse_nonsense():
     assert apply_overrides({"many": [{}, {}]}, ["many.1.rate=5e-4"]) == {"many": [{}, {"rate": 5e-4}]}
     for bad, says in (("seed", "write key=value"), ("many.7.rate=1", "has 2 entries"), ("name.x=1", "single value")):

@@ -36,7 +36,11 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
     ]
     if missing:
         raise XRetrieveError(f"{where or cls.__name__}: missing key {missing[0]!r}")
-    return cls(**{k: _convert(hints[k], v, f"{where}.{k}" if where else k) for k, v in values.items()})
+    converted = {k: _convert(hints[k], v, f"{where}.{k}" if where else k) for k, v in values.items()}
+    try:
+        return cls(**converted)
+    except XRetrieveError as error:  # the class's own checks know the key, not the file and the place in it
+        raise XRetrieveError(f"{where}: {error}" if where else str(error)) from error
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

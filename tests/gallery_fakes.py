@@ -37,7 +37,7 @@ class FakeMatcher:
             self.encoded.append(item)
         return _prepared(rows)
 
-    def encode_texts(self, texts, batch_size=256):
+    def encode_texts(self, texts, batch_size=256, cache=None):
         return _prepared([np.mean([COLOURS[w] for w in t.split() if w in COLOURS] or [(1, 1, 1)], 0) for t in texts])
 
     def encode_query(self, query):

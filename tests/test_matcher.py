@@ -52,6 +52,17 @@ def test_the_cache_gives_what_encoding_gives(pictures, tmp_path, source):
         torch.testing.assert_close(cached.pooled, plain.pooled, atol=2e-3, rtol=0)  # local tokens are kept in float16
 
 
+def test_texts_are_cached_only_where_the_text_backbone_is_frozen(tmp_path):
+    matcher, cache = tiny(), FeatureCache(tmp_path / "cache")
+    plain = matcher.encode_texts(CAPTIONS)
+    matcher.encode_texts(CAPTIONS, cache=cache)
+    assert not (tmp_path / "cache").exists()
+    matcher.text.freeze()
+    matcher.encode_texts(CAPTIONS, cache=cache)
+    matcher.text.forward = lambda batch: pytest.fail("encoded again although it is in the cache")
+    torch.testing.assert_close(matcher.encode_texts(CAPTIONS, cache=cache).pooled, plain.pooled, atol=2e-3, rtol=0)
+
+
 def test_every_query_is_one_row(pictures):
     matcher = tiny()
     texts, image = matcher.encode_texts(CAPTIONS).pooled, matcher.encode_images(pictures[:1]).pooled

@@ -96,7 +96,11 @@ class Matcher(nn.Module):
     def encode_texts(
         self, texts: Sequence[str], batch_size: int = 256, cache: FeatureCache | None = None, progress: bool = False
     ) -> Prepared:
-        """Texts to prepared query tokens, N rows."""
+        """Texts to prepared query tokens, N rows.
+
+        The ``cache`` serves a frozen text backbone only: what a trained one computes is cheap and no other run uses it.
+        """
+        cache = cache if self.text.frozen else None
         return self._encode(self.text, self.head.prepare_queries, texts, None, batch_size, cache, progress)
 
     def _encode(

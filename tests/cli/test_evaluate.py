@@ -22,7 +22,7 @@ class FakeMatcher:
         self.cache = cache
         return self.vectors(np.arange(len(items)), 0.0)
 
-    def encode_texts(self, texts, batch_size=256):
+    def encode_texts(self, texts, batch_size=256, cache=None):
         return self.vectors(np.arange(len(texts)) // 2, self.noise)
 
     def vectors(self, owner, noise):

@@ -29,7 +29,7 @@ class FakeMatcher:
         assert len(ids) == len(items)
         return Prepared(*vars(Tokens.from_pooled(self.images)).values())
 
-    def encode_texts(self, texts, batch_size=256):
+    def encode_texts(self, texts, batch_size=256, cache=None):
         return Prepared(*vars(Tokens.from_pooled(self.texts)).values())
 
     def score(self, queries, gallery):

@@ -29,6 +29,13 @@ def batch_to(batch: Batch, device: torch.device | str) -> Batch:
     return {k: v.to(device, non_blocking=True) for k, v in batch.items()}
 
 
+def check_texts(name: str, items: Sequence[Any]) -> None:
+    """Raise an error that names the first item that is not a text."""
+    for row, text in enumerate(items):
+        if not isinstance(text, str):
+            raise XRetrieveError(f"{name}: item {row} is a {type(text).__name__}, not a text")
+
+
 class Backbone(nn.Module, ABC):
     """One encoder of one modality.
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from xretrieve.backbones import open_clip_build as build
-from xretrieve.backbones.base import Backbone
+from xretrieve.backbones.base import Backbone, check_texts
 from xretrieve.backbones.grids import full_mask, grid_tokens
 from xretrieve.backbones.images import ImageBackbone
 from xretrieve.errors import XRetrieveError
@@ -105,9 +105,7 @@ class ClipTexts(Backbone):
 
     def prepare(self, items: Sequence[str]) -> dict[str, Tensor]:
         """Texts to ``ids`` and ``mask`` (N,W); what is longer than the model's context is cut."""
-        for row, text in enumerate(items):
-            if not isinstance(text, str):
-                raise XRetrieveError(f"{self.name}: item {row} is a {type(text).__name__}, not a text")
+        check_texts(self.name, items)
         ids = self.tokenizer(list(items))
         return {"ids": ids, "mask": self._real(ids)}
 

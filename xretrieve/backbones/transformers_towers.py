@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from xretrieve.backbones import transformers_build as build
-from xretrieve.backbones.base import Backbone
+from xretrieve.backbones.base import Backbone, check_texts
 from xretrieve.backbones.grids import full_mask
 from xretrieve.backbones.images import ImageBackbone
 from xretrieve.errors import XRetrieveError, unknown
@@ -40,9 +40,7 @@ class _Texts(Backbone):
 
     def prepare(self, items: Sequence[str]) -> dict[str, Tensor]:
         """Texts to ``input_ids`` and ``attention_mask`` (N,W); what is longer than ``max_length`` is cut."""
-        for row, text in enumerate(items):
-            if not isinstance(text, str):
-                raise XRetrieveError(f"{self.name}: item {row} is a {type(text).__name__}, not a text")
+        check_texts(self.name, items)
         # SigLIP was trained on captions padded to the full length, and without an attention mask.
         padding = "max_length" if self.config.model_type == "siglip" else True
         batch = self.tokenizer(list(items), padding=padding, truncation=True, max_length=self.options["max_length"],

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from xretrieve.backbones.base import Backbone
+from xretrieve.backbones.base import Backbone, check_texts
 from xretrieve.backbones.vocabulary import PAD, Vocabulary
 from xretrieve.backbones.weights import load_strict, read_weights
 from xretrieve.errors import XRetrieveError
@@ -37,9 +37,7 @@ class Words(Backbone):
 
     def prepare(self, items: Sequence[str]) -> dict[str, Tensor]:
         """Captions to ``ids (N,W)`` int64, padded with 0, and ``lengths (N,)``, start and end counted."""
-        for row, text in enumerate(items):
-            if not isinstance(text, str):
-                raise XRetrieveError(f"words: item {row} is a {type(text).__name__}, not a text")
+        check_texts(self.name, items)
         rows = [torch.tensor(self.vocabulary.encode(text)) for text in items]
         ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
         return {"ids": ids, "lengths": torch.tensor([len(row) for row in rows])}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xretrieve.data.annotations import SPLITS, Annotations, NothingFoundError, canonical_split
+from xretrieve.data.base import RetrievalDataset
 from xretrieve.data.karpathy import find_json, karpathy_annotations
 from xretrieve.data.official import OFFICIAL_SPLITS, official_annotations, region_annotations
 from xretrieve.data.picture_index import PictureIndex, coco_names
@@ -47,6 +48,24 @@ class Classic:
     def layouts(self) -> tuple[str, ...]:
         """Layouts that this dataset knows, in order of preference."""
         return ("karpathy", "precomp", *(("official", "regions") if self.coco else ()))
+
+    def load(
+        self,
+        root: str | Path | None,
+        split: str,
+        layout: str | None = None,
+        *,
+        captions_per_image: int | None = None,
+        dev_limit: int | None = None,
+        photos: str | None = None,
+    ) -> RetrievalDataset:
+        """The images of a split that are on disk, with their captions; arguments as in :meth:`annotations`.
+
+        Raises:
+            XRetrieveError: no captions or no pictures, with what was looked for; broken files.
+        """
+        options = {"captions_per_image": captions_per_image, "dev_limit": dev_limit, "photos": photos}
+        return self.annotations(root, split, layout, **options).dataset()
 
     def annotations(
         self,

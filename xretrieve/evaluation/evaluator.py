@@ -105,7 +105,7 @@ def score_matrix(
         images = matcher.encode_images(
             dataset.images, ids=dataset.image_ids, batch_size=batch_size, cache=cache, progress=progress
         )
-        texts = matcher.encode_texts(dataset.captions)
+        texts = matcher.encode_texts(dataset.captions, cache=cache)
         if len(images) != len(dataset) or len(texts) != len(dataset.captions):
             raise XRetrieveError(
                 f"{dataset.name}/{dataset.split}: {len(images)} of {len(dataset)} images and {len(texts)} of "

@@ -1,8 +1,8 @@
 """MS-COCO captions: 123,287 photos (Lin et al., ECCV 2014; Chen et al., arXiv 1504.00325).
 
-Besides train, val and test (Karpathy; 5,000 images in test, whose 1K figures are five folds), the official files are read
-as splits ``train2017``, ``val2017``, ``train2014``, ``val2014``, with boxes from ``regions.jsonl`` when it lies beside
-them, and ``regions``: the photos of that file alone. ``captions_per_image=5`` gives the precomp counts.
+Besides train, val and test (Karpathy; 5,000 images in test, whose 1K figures are five folds), the official files can be
+read as splits ``train2017``, ``val2017``, ``train2014``, ``val2014``, with boxes from ``regions.jsonl`` when it is
+there, and ``regions``: the photos of that file alone. ``captions_per_image=5`` gives the precomp counts.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def test_grid_cells_and_patches_come_without_prefix_tokens(pictures, name, grid,
 
 def test_channels_last_maps_are_flattened_the_right_way():
     backbone = create_backbone("timm:swin_tiny_patch4_window7_224", pretrained=False, pooled="mean")
-    assert (backbone.local_dim, backbone.grid) == (768, 49)
+    assert (backbone.local_dim, backbone.cells) == (768, 49)
 
 
 def test_pixels_equal_timms_own_transform(pictures):

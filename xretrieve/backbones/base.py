@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xretrieve.backbones.places import Layout
 from xretrieve.backbones.weights import hash_state
 from xretrieve.errors import XRetrieveError
 from xretrieve.tokens import Tokens
@@ -81,6 +82,15 @@ class Backbone(nn.Module, ABC):
     def preprocessing(self) -> Any:
         """JSON value that says how raw items become tensors; part of the fingerprint."""
         return None
+
+    def token_texts(self, items: Sequence[Any]) -> list[list[str]]:
+        """Of a text backbone: what each real local token of an item is, in order. What is no word of its vocabulary
+        (markers of start and end, unknown words) stands in angle brackets. Empty lists where it cannot be said."""
+        return [[] for _ in items]
+
+    def layout(self, items: Sequence[Any]) -> list[Layout | None]:
+        """Of an image backbone: where the local tokens of each item lie, None where that is not known."""
+        return [None] * len(items)
 
     def freeze(self) -> Backbone:
         """No gradients, and evaluation mode for good (dropout off, batch norm fixed); returns self."""

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from xretrieve.backbones.base import Backbone
+from xretrieve.backbones.places import Fit, Layout, Size, grid_shape, seen_area
 from xretrieve.data.base import FeatureRow
 from xretrieve.data.pictures import read_picture
 from xretrieve.errors import XRetrieveError
@@ -22,11 +23,26 @@ _THREADS = max(1, min(8, os.cpu_count() or 1))
 
 
 class ImageBackbone(Backbone):
-    """A backbone that starts from pixels."""
+    """A backbone that starts from pixels. Subclasses set ``cells``, the number of local tokens of a picture."""
+
+    cells: int
 
     @abstractmethod
     def transform(self, picture: Image.Image) -> Tensor:
         """One RGB picture to a (3,H,W) tensor; all pictures get the same size."""
+
+    def fit(self) -> tuple[Size, Size, Fit] | None:
+        """How a picture becomes the input: what it is resized to, the size of the central crop, and which side fits
+        (:func:`xretrieve.backbones.places.seen_area`). None: not known."""
+        return None
+
+    def layout(self, items: Sequence[Any]) -> list[Layout | None]:
+        """The grid of cells or patches over what is seen of each picture."""
+        how = self.fit()
+        grid = grid_shape(self.cells, how[1]) if how is not None else None
+        if how is None or grid is None:
+            return [None] * len(items)
+        return [Layout(grid, seen_area(read_picture(item).size, *how)) for item in items]
 
     def prepare(self, items: Sequence[Any]) -> Tensor:
         """Paths or PIL images to one (N,3,H,W) tensor. A broken picture is an error that names the file."""

@@ -14,6 +14,8 @@ from xretrieve.backbones import open_clip_build as build
 from xretrieve.backbones.base import Backbone, check_texts
 from xretrieve.backbones.grids import full_mask, grid_tokens
 from xretrieve.backbones.images import ImageBackbone
+from xretrieve.backbones.places import Fit, Size
+from xretrieve.backbones.subwords import piece
 from xretrieve.errors import XRetrieveError
 from xretrieve.tokens import Tokens
 from xretrieve.utils.files import read_json, write_json
@@ -36,6 +38,7 @@ class ClipImages(ImageBackbone):
         with self.inference():
             tokens = self(self.transform(Image.new("RGB", (32, 32)))[None])
         self.local_dim, self.pooled_dim = tokens.local.shape[-1], tokens.pooled.shape[-1]
+        self.cells = tokens.local.shape[1]
 
     @property
     def network(self) -> nn.Module:
@@ -50,6 +53,12 @@ class ClipImages(ImageBackbone):
         """batch (N,3,H,W) to Tokens; local (N,R,width), pooled (N,joint)."""
         local, pooled = _image_tokens(self.tower.visual, batch, self.name)
         return Tokens(local.float(), full_mask(local), pooled.float())
+
+    def fit(self) -> tuple[Size, Size, Fit]:
+        """open_clip's evaluation transform."""
+        size = self.preprocess["size"]
+        height, width = (size, size) if isinstance(size, int) else size[-2:]
+        return (width, height), (width, height), self.preprocess.get("resize_mode") or "shortest"
 
     def preprocessing(self) -> Any:
         """Preprocessing and model configuration."""
@@ -136,6 +145,17 @@ class ClipTexts(Backbone):
             raise XRetrieveError(f"{self.name}: text towers of type {type(tower).__name__} give no word tokens here")
         longest = int(mask.any(0).nonzero().max()) + 1 if mask.any() else 0
         return Tokens(local[:, :longest].float(), mask[:, :longest], pooled.float())
+
+    def token_texts(self, items: Sequence[str]) -> list[list[str]]:
+        """The tokenizer's pieces. Empty lists for the few towers that leave a token out of their local tokens."""
+        batch, inner = self.prepare(items), getattr(self.tokenizer, "tokenizer", self.tokenizer)
+        if not (self.plain or hasattr(self.tower.text, "forward_intermediates")):
+            return [[] for _ in items]
+        special = set(inner.all_special_ids)
+        return [
+            [piece(inner.decode([number]), number in special) for number in row[real].tolist()]
+            for row, real in zip(batch["ids"], batch["mask"], strict=True)
+        ]
 
     def preprocessing(self) -> Any:
         """Tokenizer and model configuration."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xretrieve.backbones.base import Backbone
+from xretrieve.backbones.places import Layout
 from xretrieve.data.base import FeatureRow
 from xretrieve.errors import XRetrieveError
 from xretrieve.tokens import Tokens
@@ -72,6 +73,11 @@ class Regions(Backbone):
             if item.row >= len(self._boxes):
                 raise XRetrieveError(f"{self.options['boxes']}: no row {item.row}, it has {len(self._boxes)}")
         return torch.from_numpy(np.asarray(self._boxes[[item.row for item in items]], dtype=np.float32))
+
+    def layout(self, items: Sequence[FeatureRow]) -> list[Layout | None]:
+        """The boxes, where a boxes file was given."""
+        boxes = self.boxes(items)
+        return [None] * len(items) if boxes is None else [Layout(boxes=tuple(map(tuple, b.tolist()))) for b in boxes]
 
     def _row(self, item: FeatureRow) -> np.ndarray[Any, Any]:
         if not isinstance(item, FeatureRow):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from torch import Tensor, nn
 
 from xretrieve.backbones.grids import full_mask, grid_tokens
 from xretrieve.backbones.images import ImageBackbone
+from xretrieve.backbones.places import Fit, Size
 from xretrieve.backbones.weights import hub, load_strict, no_hub, read_weights
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.tokens import Tokens
 
 # Early feature maps of few pictures stay in the CPU's caches: MobileNetV2 took 17 ms a picture in eights, 27 in 64s.
 _CPU_IMAGES = 8
+DEFAULT_CROP_PCT = 0.875  # timm's, where neither the model nor the caller says
 
 
 class TimmImages(ImageBackbone):
@@ -46,7 +49,7 @@ class TimmImages(ImageBackbone):
         with self.inference():
             tokens = self(torch.zeros(1, *data["input_size"], dtype=torch.uint8))
         self.local_dim, self.pooled_dim = tokens.local.shape[-1], tokens.pooled.shape[-1]
-        self.grid = tokens.local.shape[1]
+        self.cells = tokens.local.shape[1]
         if self.is_cnn:
             model.to(memory_format=torch.channels_last)  # measured: the faster layout for convolutions on the CPU too
 
@@ -84,6 +87,16 @@ class TimmImages(ImageBackbone):
         pooled = self.model.forward_head(features, pre_logits=True).float()
         pooled = pooled if columns is None else torch.cat([pooled, columns.mean(1)], -1)
         return Tokens(joined, full_mask(joined), pooled)
+
+    def fit(self) -> tuple[Size, Size, Fit] | None:
+        """timm's evaluation transform, unless it trims a border of pixels first."""
+        if self.data.get("crop_border_pixels"):
+            return None
+        _, height, width = self.data["input_size"]
+        share = self.data.get("crop_pct") or DEFAULT_CROP_PCT
+        modes: dict[str | None, Fit] = {"squash": "squash", "border": "longest"}
+        target = floor(width / share), floor(height / share)
+        return target, (width, height), modes.get(self.data.get("crop_mode"), "shortest")
 
     def preprocessing(self) -> dict[str, Any]:
         """Input size, crop, interpolation, mean and std."""

@@ -15,6 +15,8 @@ from xretrieve.backbones import transformers_build as build
 from xretrieve.backbones.base import Backbone, check_texts
 from xretrieve.backbones.grids import full_mask
 from xretrieve.backbones.images import ImageBackbone
+from xretrieve.backbones.places import Fit, Size
+from xretrieve.backbones.subwords import piece
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.tokens import Tokens
 from xretrieve.utils.files import read_json
@@ -46,6 +48,15 @@ class _Texts(Backbone):
         batch = self.tokenizer(list(items), padding=padding, truncation=True, max_length=self.options["max_length"],
                                return_attention_mask=True, return_tensors="pt")
         return {k: batch[k] for k in ("input_ids", "attention_mask")}
+
+    def token_texts(self, items: Sequence[str]) -> list[list[str]]:
+        """The tokenizer's pieces, parts inside a word with a leading ``+``."""
+        batch = self.prepare(items)
+        special = set(self.tokenizer.all_special_ids)
+        return [
+            [piece(self.tokenizer.decode([number]), number in special) for number in row[real].tolist()]
+            for row, real in zip(batch["input_ids"], batch["attention_mask"].bool(), strict=True)
+        ]
 
     def preprocessing(self) -> Any:
         """Tokenizer vocabulary and model configuration."""
@@ -96,6 +107,7 @@ class TwoTowerImages(ImageBackbone):
         with self.inference():
             tokens = self(self.transform(Image.new("RGB", (32, 32)))[None])
         self.local_dim, self.pooled_dim = tokens.local.shape[-1], tokens.pooled.shape[-1]
+        self.cells = tokens.local.shape[1]
 
     @property
     def network(self) -> nn.Module:
@@ -116,6 +128,18 @@ class TwoTowerImages(ImageBackbone):
             local = vision.post_layernorm(local[:, 1:])
             pooled = self.tower.visual_projection(pooled)
         return Tokens(local.float(), full_mask(local), pooled.float())
+
+    def fit(self) -> tuple[Size, Size, Fit] | None:
+        """What the image processor says: the shortest side and a crop (CLIP), or both sides (SigLIP)."""
+        settings = json.loads(self.processor.to_json_string())
+        size, crop = settings.get("size") or {}, settings.get("crop_size")
+        if not settings.get("do_resize", True) or not (("height" in size) or ("shortest_edge" in size)):
+            return None
+        side = size.get("shortest_edge")
+        target = (side, side) if side else (size["width"], size["height"])
+        if settings.get("do_center_crop") and crop:
+            return target, (crop["width"], crop["height"]), "shortest" if side else "squash"
+        return None if side else (target, target, "squash")
 
     def preprocessing(self) -> Any:
         """The image processor's settings and the model configuration."""

@@ -90,6 +90,15 @@ class Vocabulary:
         """Numbers of a caption, start and end included."""
         return [START, *(self.numbers.get(token, UNKNOWN) for token in tokenize(text)), END]
 
+    def split(self, text: str) -> list[str]:
+        """What each number of :meth:`encode` stands for; what is no known word is in angle brackets.
+
+        >>> Vocabulary.build(["a dog"], min_count=1).split("A red dog")
+        ['<start>', 'a', '<red>', 'dog', '<end>']
+        """
+        words = [token if token in self.numbers else f"<{token}>" for token in tokenize(text)]
+        return [_SPECIAL[START], *words, _SPECIAL[END]]
+
     def __len__(self) -> int:
         return len(self.words)
 

@@ -57,6 +57,11 @@ class Words(Backbone):
             local = local / (local.square().sum(-1, keepdim=True).masked_fill(~mask[..., None], 1).sqrt() + 1e-8)
         return Tokens.from_local(local, mask)
 
+    def token_texts(self, items: Sequence[str]) -> list[list[str]]:
+        """``<start>``, the words as they are read, ``<end>``; ``<zorilla>`` is a word that the vocabulary lacks."""
+        check_texts(self.name, items)
+        return [self.vocabulary.split(text) for text in items]
+
     def preprocessing(self) -> list[str]:
         """The vocabulary."""
         return self.vocabulary.words

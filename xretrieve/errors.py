@@ -17,6 +17,10 @@ class UnknownNameError(XRetrieveError):
     """A name that nothing has: always the caller's slip, never the state of some file."""
 
 
+class QueryKindError(XRetrieveError):
+    """A kind of query that a head cannot score; other heads, or its coarse vectors, may answer it."""
+
+
 def unknown(kind: str, name: str, options: Iterable[str]) -> UnknownNameError:
     """The error for a name that is not one of ``options``; it names the nearest one.
 

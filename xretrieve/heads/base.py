@@ -68,6 +68,15 @@ class Head(nn.Module, ABC):
         """The same as :meth:`score` (what a distributed wrapper calls)."""
         return self.score(queries, gallery)
 
+    def restore_gallery(self, local: Tensor, mask: Tensor, pooled: Tensor) -> Prepared:
+        """What :meth:`prepare_gallery` gave, from what a gallery on disk keeps of it: (N,L,D), (N,L), (N,P). A head
+        with extras makes them again."""
+        return Prepared(local, mask, pooled)
+
+    def image_query(self, image: Prepared) -> Prepared:
+        """A picture (1 row of gallery items) becomes a query; the default looks for what is like it."""
+        return image
+
     def combine_texts(self, texts: Prepared) -> Prepared:
         """Several prepared texts (T rows) become one query.
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.errors import QueryKindError, XRetrieveError, unknown
 from xretrieve.heads.attention import gram_matrix
 from xretrieve.heads.base import Head
 from xretrieve.heads.scoring import MEMORY, TRAINING_MEMORY, Items, score_blocks
@@ -63,6 +63,10 @@ class LocalHead(Head):
         local = self.text(tokens)
         return self._with_gram(local, tokens.mask, self.text_vector(local, tokens.mask), "i2t")
 
+    def restore_gallery(self, local: Tensor, mask: Tensor, pooled: Tensor) -> Prepared:
+        """Images as :meth:`prepare_gallery` gives them, from regions (N,R,D), mask and global vectors on disk."""
+        return self._with_gram(local, mask, pooled, "t2i")
+
     def _with_gram(self, local: Tensor, mask: Tensor, pooled: Tensor, stream: str) -> Prepared:
         return Prepared(local, mask, pooled, {"gram": gram_matrix(local)} if stream in self.streams else {})
 
@@ -113,19 +117,26 @@ class LocalHead(Head):
         return {stream: w.transpose(0, 1) if stream == "t2i" else w for stream, w in found.items()}
 
     def combine_texts(self, texts: Prepared) -> Prepared:
-        """One text is itself; several cannot become one caption of this head."""
+        """One text is itself; several cannot become one caption of this head. Their coarse vectors alone can."""
         if len(texts) == 1:
             return texts
-        raise XRetrieveError(
-            f"head {self.name!r} matches one caption with one picture; it takes no query of {len(texts)} texts. "
-            "Write them as one sentence, or search with a dual encoder"
-        )
+        self._only_coarse(f"matches one caption with one picture; it takes no query of {len(texts)} texts. "
+                          "Write them as one sentence, or search with a dual encoder", texts)  # fmt: skip
+        return super().combine_texts(texts)
+
+    def image_query(self, image: Prepared) -> Prepared:
+        """Not a query this head can answer, unless by the coarse vector alone."""
+        self._only_coarse("matches captions with pictures; it takes no query of a picture", image)
+        return super().image_query(image)
 
     def combine_image_text(self, image: Prepared, text: Prepared) -> Prepared:
-        """Not a query this head can answer."""
-        raise XRetrieveError(
-            f"head {self.name!r} matches captions with pictures; it takes no query of a picture and a text"
-        )
+        """Not a query this head can answer, unless by the coarse vectors alone."""
+        self._only_coarse("matches captions with pictures; it takes no query of a picture and a text", image, text)
+        return super().combine_image_text(image, text)
+
+    def _only_coarse(self, refusal: str, *sides: Prepared) -> None:
+        if any(side.local.shape[1] for side in sides):
+            raise QueryKindError(f"head {self.name!r} {refusal}")
 
     def _check(self, *sides: Prepared) -> None:
         for side in sides:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.training.checkpoint import clean
-from xretrieve.training.recipe import LossConfig, Recipe, StageConfig
+from xretrieve.training.recipe import HeadConfig, LossConfig, Recipe, StageConfig
 from xretrieve.training.recipes import save_recipe
 from xretrieve.training.run import Run, train
 
@@ -247,3 +247,43 @@ def test_tensorboard_writes_its_events(tiny: Recipe, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     run = train(tiny, out=tmp_path / "run", overrides={"stages.0.epochs": 1, "log": "tensorboard"})
     assert list((run.folder / "tensorboard").glob("events*")) and (run.folder / "log.csv").is_file()
+
+
+def coarse(recipe: Recipe) -> Recipe:
+    recipe.head = HeadConfig("sgr", {"dim": 16, "sim_dim": 8, "steps": 1})
+    recipe.stages[0].coarse_loss = LossConfig("infonce", {"temperature": 0.05})
+    return recipe
+
+
+def test_a_coarse_loss_is_trained_logged_kept_with_the_head_and_resumed(
+    make_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    recipe = coarse(make_recipe(loss=LossConfig("hinge"), epochs=3))
+    whole = train(recipe, out=tmp_path / "whole")
+    assert whole.log[-1]["coarse_loss"] < whole.log[0]["coarse_loss"]
+    head = whole.matcher().head
+    assert head.coarse and head.config["coarse"] is True
+    assert not train(recipe, out=tmp_path / "plain", overrides={"stages.0.coarse_loss": None}).matcher().head.coarse
+    with pytest.raises(KilledError):
+        train(recipe, out=tmp_path / "cut", on_step=kill_at(9))
+    same(whole.folder, train(recipe, out=tmp_path / "cut", resume=True).folder)
+
+
+@pytest.mark.parametrize("key, value, said", [
+    ("head", {"name": "dual", "options": {"dim": 16}}, "head 'dual' has none"),
+    ("head.options.coarse", False, "is False, but a stage has a coarse_loss"),
+    ("stages.0.coarse_loss.name", "infonc", "did you mean 'infonce'"),
+    ("stages.0.coarse_weight", 0, "'coarse_weight': must be above 0"),
+])
+def test_a_coarse_loss_that_cannot_be_is_said_before_any_work(
+    tiny: Recipe, tmp_path: Path, key: str, value: object, said: str
+) -> None:
+    with pytest.raises(XRetrieveError, match=said):
+        train(coarse(tiny), out=tmp_path / "run", overrides={key: value})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_head_that_claims_a_coarse_loss_needs_a_stage_with_one(tiny: Recipe, tmp_path: Path) -> None:
+    tiny.head = HeadConfig("sgr", {"dim": 16, "coarse": True})
+    with pytest.raises(XRetrieveError, match="is True, but no stage has a coarse_loss"):
+        train(tiny, out=tmp_path / "run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,12 +28,15 @@ class Head(nn.Module, ABC):
 
     ``config`` holds the keyword arguments that rebuild the head (:func:`xretrieve.heads.create_head`); ``tasks`` says
     which front doors list it (:mod:`xretrieve.image_text`). ``indexable``: the inner product of the coarse vectors is
-    the score, so an index of them answers queries.
+    the score, so an index of them answers queries. ``logits``: scores are logits of a probability. ``loss_weights``:
+    weight in the loss of a matrix of ``training_scores``, by name, 1 where none is given.
     """
 
     name: str = ""
     tasks: tuple[str, ...] = ("image_text",)
     indexable: bool = True
+    logits: bool = False
+    loss_weights: Mapping[str, float] = {}
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -43,6 +47,11 @@ class Head(nn.Module, ABC):
         """What this head takes from the backbone of ``side`` (`image` or `text`): its `local` tokens or its `pooled`
         vector. It decides which width the head is built with."""
         return "local"
+
+    @property
+    def coarse(self) -> bool:
+        """Whether the cosine of the coarse vectors has been trained, so that it can pick candidates for this head."""
+        return self.indexable
 
     @abstractmethod
     def prepare_queries(self, tokens: Tokens) -> Prepared:
@@ -63,6 +72,11 @@ class Head(nn.Module, ABC):
         if not isinstance(gallery, Prepared):
             gallery = self.prepare_gallery(gallery)
         return self.pair(queries, gallery)
+
+    def coarse_scores(self, queries: Prepared, gallery: Prepared) -> Tensor:
+        """Inner products of the coarse vectors (Q, G), float32 whatever precision is in force."""
+        with torch.autocast(queries.pooled.device.type, enabled=False):
+            return queries.pooled.float() @ gallery.pooled.float().T
 
     def forward(self, queries: Tokens, gallery: Tokens) -> Tensor:
         """The same as :meth:`score` (what a distributed wrapper calls)."""

@@ -31,7 +31,7 @@ class LocalHead(Head):
     """
 
     streams: tuple[str, ...]
-    indexable = False  # V and T meet only inside the global node: their cosine is untrained
+    indexable = False  # V and T meet only inside the global node
 
     def __init__(self, config: dict[str, Any]) -> None:
         if config.get("text_project") is None:
@@ -44,6 +44,11 @@ class LocalHead(Head):
                        config[f"{side}_dropout"])
             for side in ("image", "text")
         )  # fmt: skip
+
+    @property
+    def coarse(self) -> bool:
+        """Whether a loss on the cosine of V and T was part of the training; without one it is untrained."""
+        return bool(self.config["coarse"])
 
     @abstractmethod
     def image_vector(self, local: Tensor, mask: Tensor) -> Tensor:
@@ -105,8 +110,8 @@ class LocalHead(Head):
         return self.run(queries, gallery)["score"]
 
     def training_scores(self, queries: Prepared, gallery: Prepared) -> dict[str, Tensor]:
-        """The matrices the loss is taken on, (Q,G) each: the probability of every pair."""
-        return {"score": torch.sigmoid(self.pair(queries, gallery))}
+        """The matrices the loss is taken on, (Q,G) each."""
+        return {"score": self.pair(queries, gallery)}
 
     def attention(self, text: Prepared, image: Prepared) -> dict[str, Tensor]:
         """Who looks where: per stream the weights (C,B,queries,context), for words over regions or the reverse."""

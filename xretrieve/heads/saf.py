@@ -11,7 +11,7 @@ from xretrieve.errors import unknown
 from xretrieve.heads.base import l2
 from xretrieve.heads.scoring import Items
 from xretrieve.heads.similarity import RegionNorm, xavier
-from xretrieve.heads.streams import Stream, StreamHead, Trace, captions_first
+from xretrieve.heads.streams import Stream, StreamHead, Trace, TrainOn, captions_first
 from xretrieve.tokens import Prepared
 
 SafNorm = Literal["caption", "batch"]
@@ -108,9 +108,9 @@ class SAF(StreamHead):
             training.
         temperature: lambda of the cross-attention; default 9 for t2i and 4 for i2t.
         dim, sim_dim, region_norm, regions, dropout, image_project, text_project, image_norm, text_norm, image_dropout,
-            text_dropout: as in :class:`xretrieve.heads.sgr.SGR`.
+            text_dropout, train_on, coarse: as in :class:`xretrieve.heads.sgr.SGR`.
 
-    Scores are logits; training reads their sigmoid.
+    Scores are logits.
     """
 
     name = "saf"
@@ -120,6 +120,7 @@ class SAF(StreamHead):
         temperature: float | None = None, dim: int = 1024, sim_dim: int = 256, region_norm: RegionNorm = "none",
         regions: int = 36, dropout: float = 0.4, image_project: bool = True, text_project: bool | None = None,
         image_norm: bool = False, text_norm: bool = False, image_dropout: float = 0.0, text_dropout: float = 0.0,
+        train_on: TrainOn = "probability", coarse: bool = False,
     ) -> None:  # fmt: skip
         super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
         self.single_stream(stream, temperature)

@@ -26,7 +26,6 @@ from xretrieve.heads.local import TEMPERATURES, LocalHead, Trace, captions_first
 from xretrieve.heads.pooling import masked_mean
 from xretrieve.heads.scoring import Items
 from xretrieve.heads.streams import Stream
-from xretrieve.tokens import Prepared
 
 Pooling = Literal["LogSumExp", "Mean", "Max", "Sum"]
 FeatureNorm = Literal["clipped_l2norm", "l2norm", "clipped", "no_norm", "softmax"]
@@ -57,7 +56,7 @@ class SCAN(LocalHead):
         temperature: lambda of the cross-attention; default 9 for t2i and 4 for i2t.
         lambda_lse: of LogSumExp; default 6 for t2i and 5 for i2t.
         dim: D of the joint space.
-        image_project, text_project, image_norm, text_norm, image_dropout, text_dropout: as in
+        image_project, text_project, image_norm, text_norm, image_dropout, text_dropout, coarse: as in
             :class:`xretrieve.heads.sgr.SGR`.
 
     Scores are cosines pooled over the query tokens, and are trained on as they are; LogSumExp may exceed 1.
@@ -69,7 +68,7 @@ class SCAN(LocalHead):
         self, image_dim: int, text_dim: int, stream: Stream = "t2i", pooling: Pooling = "LogSumExp",
         feature_norm: FeatureNorm = "clipped_l2norm", temperature: float | None = None, lambda_lse: float | None = None,
         dim: int = 1024, image_project: bool = True, text_project: bool | None = None, image_norm: bool = False,
-        text_norm: bool = False, image_dropout: float = 0.0, text_dropout: float = 0.0,
+        text_norm: bool = False, image_dropout: float = 0.0, text_dropout: float = 0.0, coarse: bool = False,
     ) -> None:  # fmt: skip
         super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
         if pooling not in ("LogSumExp", "Mean", "Max", "Sum"):
@@ -109,7 +108,3 @@ class SCAN(LocalHead):
     def pair_bytes(self, words: int, regions: int) -> int:
         """Cosines, weights and what is made of them, in float32."""
         return 4 * (words * regions * (16 if torch.is_grad_enabled() else 6) + (words + regions) * 4)
-
-    def training_scores(self, queries: Prepared, gallery: Prepared) -> dict[str, Tensor]:
-        """The scores themselves."""
-        return {"score": self.pair(queries, gallery)}

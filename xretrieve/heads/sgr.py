@@ -15,7 +15,7 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.heads.attention import LOW
 from xretrieve.heads.scoring import Items
 from xretrieve.heads.similarity import RegionNorm, xavier
-from xretrieve.heads.streams import Stream, StreamHead, Trace, captions_first
+from xretrieve.heads.streams import Stream, StreamHead, Trace, TrainOn, captions_first
 
 
 class Folded(NamedTuple):
@@ -77,8 +77,11 @@ class SGR(StreamHead):
         dropout: in the global vectors.
         image_project, text_project: a Linear to D; the text's default is to have one only where its width is not D.
         image_norm, text_norm, image_dropout, text_dropout: on the incoming tokens.
+        train_on: what the loss reads: the ``probability`` (as published, with the hinge), or the ``logit``: a softmax
+            over probabilities saturates, so InfoNCE wants logits (at temperature 1 to begin with).
+        coarse: whether the cosine of the global vectors is trained too; a recipe sets it by its `coarse_loss`.
 
-    Scores are logits; training reads their sigmoid.
+    Scores are logits.
     """
 
     name = "sgr"
@@ -88,6 +91,7 @@ class SGR(StreamHead):
         dim: int = 1024, sim_dim: int = 256, region_norm: RegionNorm = "none", regions: int = 36, dropout: float = 0.4,
         image_project: bool = True, text_project: bool | None = None, image_norm: bool = False,
         text_norm: bool = False, image_dropout: float = 0.0, text_dropout: float = 0.0,
+        train_on: TrainOn = "probability", coarse: bool = False,
     ) -> None:  # fmt: skip
         super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
         if steps < 1:

@@ -7,14 +7,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from xretrieve.errors import unknown
 from xretrieve.heads.attention import affinities, attend, attended_difference, attention_weights, swap_roles
 from xretrieve.heads.base import l2
 from xretrieve.heads.local import TEMPERATURES, LocalHead, Trace, captions_first, check_stream, roles
 from xretrieve.heads.scoring import Items
 from xretrieve.heads.similarity import GlobalVector, global_node, node_mask, region_count, similarity, xavier
+from xretrieve.tokens import Prepared
 
 Stream = Literal["t2i", "i2t"]
-__all__ = ["Stream", "StreamHead", "Trace", "captions_first"]
+TrainOn = Literal["probability", "logit"]
+__all__ = ["Stream", "StreamHead", "Trace", "TrainOn", "captions_first"]
 
 
 class StreamHead(LocalHead):
@@ -24,6 +27,7 @@ class StreamHead(LocalHead):
         config: the constructor's keyword arguments.
     """
 
+    logits = True
     temperatures: dict[str, float]
     node_arrays = 8  # S-wide arrays per node alive at once, without and with gradients: what sizes the blocks
     node_arrays_grad = 24
@@ -32,6 +36,8 @@ class StreamHead(LocalHead):
         super().__init__(config)
         dim, dropout = config["dim"], config["dropout"]
         self.sim_dim = config["sim_dim"]
+        if config["train_on"] not in ("probability", "logit"):
+            raise unknown("train_on", str(config["train_on"]), ("probability", "logit"))
         self.v_global_w = GlobalVector(dim, dropout, region_count(config["region_norm"], config["regions"]))
         self.t_global_w = GlobalVector(dim, dropout)
         self.sim_tranglo_w = nn.Linear(dim, self.sim_dim)
@@ -52,6 +58,14 @@ class StreamHead(LocalHead):
     def text_vector(self, local: Tensor, mask: Tensor) -> Tensor:
         """T (C,D)."""
         return self.t_global_w(local, mask)
+
+    def signal(self, logits: Tensor) -> Tensor:
+        """What the loss reads of a pair: its probability, or with ``train_on="logit"`` the logit itself."""
+        return logits if self.config["train_on"] == "logit" else torch.sigmoid(logits)
+
+    def training_scores(self, queries: Prepared, gallery: Prepared) -> dict[str, Tensor]:
+        """The matrix the loss is taken on (Q,G), see :meth:`signal`."""
+        return {"score": self.signal(self.pair(queries, gallery))}
 
     def nodes(
         self, texts: Items, images: Items, linears: dict[str, nn.Linear], trace: Trace

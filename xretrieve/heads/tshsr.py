@@ -8,6 +8,7 @@ paper's tables. Without context, a stream is exactly SGR.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from xretrieve.heads.local import STREAMS, TEMPERATURES
 from xretrieve.heads.saf import Filtration, SafNorm, pack, run_with_moments
 from xretrieve.heads.scoring import Items
 from xretrieve.heads.similarity import RegionNorm, xavier
-from xretrieve.heads.streams import StreamHead, Trace, captions_first
+from xretrieve.heads.streams import StreamHead, Trace, TrainOn, captions_first
 from xretrieve.tokens import Prepared
 
 
@@ -72,12 +73,13 @@ class TSHSR(StreamHead):
         gate: ``vector`` (one number per channel) or ``scalar`` (one per node) between local and context.
         readout: the ``global`` node, or ``saf`` (filtration over the last level's nodes).
         aux_streams: with mean fusion, train each stream on its own score as well.
+        aux_weight: of each of these two losses; the fused score's weighs 1.
         lambda_t2i, lambda_i2t: temperatures of the cross-attention.
         saf_norm: for ``readout="saf"``, see :class:`xretrieve.heads.saf.Filtration`.
         dim, sim_dim, region_norm, regions, dropout, image_project, text_project, image_norm, text_norm, image_dropout,
-            text_dropout: as in :class:`xretrieve.heads.sgr.SGR`.
+            text_dropout, train_on, coarse: as in :class:`xretrieve.heads.sgr.SGR`.
 
-    Scores are logits (with mean fusion the exact logit of the mean probability); training reads probabilities.
+    Scores are logits (with mean fusion the exact logit of the mean probability).
     """
 
     name = "tshsr"
@@ -86,10 +88,11 @@ class TSHSR(StreamHead):
         self, image_dim: int, text_dim: int, streams: Literal["both", "t2i", "i2t"] = "both",
         context: Context = "cluster", levels: int = 3, clusters: Sequence[int] | None = None,
         fusion: Literal["mean", "concat"] = "mean", gate: Gate = "vector", readout: Literal["global", "saf"] = "global",
-        aux_streams: bool = True, lambda_t2i: float = TEMPERATURES["t2i"], lambda_i2t: float = TEMPERATURES["i2t"],
-        saf_norm: SafNorm = "caption", dim: int = 1024, sim_dim: int = 256, region_norm: RegionNorm = "none",
-        regions: int = 36, dropout: float = 0.4, image_project: bool = True, text_project: bool | None = None,
-        image_norm: bool = False, text_norm: bool = False, image_dropout: float = 0.0, text_dropout: float = 0.0,
+        aux_streams: bool = True, aux_weight: float = 1.0, lambda_t2i: float = TEMPERATURES["t2i"],
+        lambda_i2t: float = TEMPERATURES["i2t"], saf_norm: SafNorm = "caption", dim: int = 1024, sim_dim: int = 256,
+        region_norm: RegionNorm = "none", regions: int = 36, dropout: float = 0.4, image_project: bool = True,
+        text_project: bool | None = None, image_norm: bool = False, text_norm: bool = False,
+        image_dropout: float = 0.0, text_dropout: float = 0.0, train_on: TrainOn = "probability", coarse: bool = False,
     ) -> None:  # fmt: skip
         super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
         for key, value, known in (("streams", streams, ("both", *STREAMS)), ("fusion", fusion, ("mean", "concat")),
@@ -103,11 +106,14 @@ class TSHSR(StreamHead):
             raise XRetrieveError(
                 f"head 'tshsr': clusters needs {levels} numbers of at least 1, one per level, got {counts}"
             )
+        if not 0 <= aux_weight < math.inf:
+            raise XRetrieveError(f"head 'tshsr': aux_weight must be 0 or more, got {aux_weight}")
         self.config["clusters"] = counts
         self.streams = STREAMS if streams == "both" else (streams,)
         self.temperatures = {"t2i": lambda_t2i, "i2t": lambda_i2t}
         self.concat = len(self.streams) == 2 and fusion == "concat"
         self.aux_streams = aux_streams
+        self.loss_weights = dict.fromkeys(STREAMS, aux_weight)
         self.node_arrays_grad = 12 + levels * (4 if context == "none" else 10)
         for stream in self.streams:
             reasoner = Reasoner(dim, sim_dim, counts, context, gate, readout, saf_norm, not self.concat)
@@ -171,9 +177,10 @@ class TSHSR(StreamHead):
         return run_with_moments(self, super().run, filtrations, queries, gallery, memory)
 
     def training_scores(self, queries: Prepared, gallery: Prepared) -> dict[str, Tensor]:
-        """Probabilities (Q,G): the fused ``score`` and, with ``aux_streams``, each stream's own."""
+        """The matrices the loss is taken on (Q,G): the fused ``score`` and, with ``aux_streams``, each stream's own."""
         outputs = self.run(queries, gallery)
         if self.concat or len(self.streams) == 1:
-            return {"score": torch.sigmoid(outputs["score"])}
-        own = {stream: torch.sigmoid(outputs[stream]) for stream in self.streams}
-        return {"score": (own["t2i"] + own["i2t"]) / 2, **(own if self.aux_streams else {})}
+            return {"score": self.signal(outputs["score"])}
+        own = {stream: self.signal(outputs[stream]) for stream in self.streams}
+        fused = outputs["score"] if self.config["train_on"] == "logit" else (own["t2i"] + own["i2t"]) / 2
+        return {"score": fused, **(own if self.aux_streams else {})}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from xretrieve.backbones.base import Backbone
 from xretrieve.data.base import RetrievalDataset
 from xretrieve.data.cache import FeatureCache
 from xretrieve.errors import XRetrieveError
+from xretrieve.heads import head_class
 from xretrieve.matcher import Matcher, build_head
 from xretrieve.training.feeds import CachedFeed, Feed, LiveFeed
 from xretrieve.training.recipe import BackboneConfig, DatasetConfig, Recipe
@@ -38,7 +40,24 @@ def build_matcher(recipe: Recipe, captions: list[str]) -> Matcher:
     image = _backbone(recipe.image, "image", recipe, {})
     builds = recipe.text.backbone == "words" and "vocab" not in recipe.text.options and recipe.text.weights is None
     text = _backbone(recipe.text, "text", recipe, {"captions": captions} if builds else {})
-    return Matcher(image, text, build_head(recipe.head.name, image, text, **recipe.head.options), name=recipe.name)
+    return Matcher(image, text, build_head(recipe.head.name, image, text, **head_options(recipe)), name=recipe.name)
+
+
+def head_options(recipe: Recipe) -> dict[str, Any]:
+    """The head's options; a stage with a ``coarse_loss`` tells the head that its coarse vectors are trained."""
+    name, options, known = recipe.head.name, dict(recipe.head.options), signature(head_class(recipe.head.name))
+    wanted = any(stage.coarse_loss is not None for stage in recipe.stages)
+    if wanted and "coarse" not in known.parameters:
+        raise XRetrieveError(
+            f"recipe key 'coarse_loss': head {name!r} has none; it is for heads over local tokens (scan, sgr, saf, "
+            "tshsr)"
+        )
+    if options.get("coarse", wanted) != wanted:
+        raise XRetrieveError(
+            f"recipe key 'head.options.coarse' is {options['coarse']}, but {'a' if wanted else 'no'} stage has a "
+            "coarse_loss; leave the option out, the stages decide"
+        )
+    return {**options, "coarse": True} if wanted else options
 
 
 def _backbone(config: BackboneConfig, modality: str, recipe: Recipe, more: dict[str, Any]) -> Any:

@@ -98,18 +98,22 @@ class Loop:
                                     stage.captions_per_image, recipe.seed, number,
                                     self.fabric.world_size, self.train.usable)
         self.steps = math.ceil(len(self.sampler) / stage.accumulate)  # optimizer steps of an epoch
-        loss = create_loss(stage.loss.name, **stage.loss.options)
+        losses = {"loss": create_loss(stage.loss.name, **stage.loss.options)}
+        if stage.coarse_loss is not None:
+            losses["coarse_loss"] = create_loss(stage.coarse_loss.name, **stage.coarse_loss.options)
         kept = {p: m for p, m in parts.items() if p == "head" or not getattr(recipe, p).frozen}
-        self.saved = nn.ModuleDict({**kept, "loss": loss})
+        self.saved = nn.ModuleDict({**kept, **losses})
         if self.point is not None:
             load_model(self.point, self.saved)
         trainee = Trainee(
             parts["head"],
-            loss,
+            losses["loss"],
             *(parts[p] if p in learns else None for p in ("image", "text")),
             Gather(self.fabric.world_size),
+            losses.get("coarse_loss"),
+            stage.coarse_weight,
         )
-        self.raw = make_optimizer(stage, {**{p: parts[p] for p in learns}, "loss": loss})
+        self.raw = make_optimizer(stage, {**{p: parts[p] for p in learns}, **losses})
         self.model, self.optimizer = self.fabric.setup(trainee, self.raw)
         average = load_optimizer(self.point, self.saved, self.raw) if self.point is not None else {}
         if self.at.scaler:
@@ -145,7 +149,7 @@ class Loop:
         groups = [range(i, min(i + stage.accumulate, len(batches))) for i in range(0, len(batches), stage.accumulate)]
         started = time.perf_counter() - self.at.seconds
         self._training_mode()
-        self.model.module.loss.set_epoch(epoch)
+        self.model.module.set_epoch(epoch)
         self.bar.start(f"{stage.name} {epoch + 1}/{stage.epochs}", self.steps, self.at.step)
         jobs = [(epoch * len(batches) + b, batches[b]) for group in groups[self.at.step :] for b in group]
         ready = prefetch(lambda job: self._prepare(stage, *job), jobs)

@@ -76,6 +76,10 @@ class StageConfig:
     """what is minimised"""
     epochs: int
     """passes over the items"""
+    coarse_loss: LossConfig | None = None
+    """a second loss, on the cosines of a local head's coarse vectors: they can then pick candidates for the head"""
+    coarse_weight: float = 1.0
+    """factor on it"""
     name: str = "train"
     """shown in the log"""
     batch_size: int = 128
@@ -127,7 +131,7 @@ class StageConfig:
         _need(
             self.batch_size >= 2, "batch_size", self.batch_size, "at least 2: the negatives are the rest of the batch"
         )
-        for key in ("lr", "step_factor"):
+        for key in ("lr", "step_factor", "coarse_weight"):
             _need(0 < getattr(self, key) < math.inf, key, getattr(self, key), "above 0")
         for key in ("weight_decay", "warmup_steps", "warmup_epochs", "clip", "patience"):
             _need(0 <= getattr(self, key) < math.inf, key, getattr(self, key), "0 or more")

@@ -17,7 +17,7 @@ from xretrieve.data.cache import FeatureCache
 from xretrieve.errors import XRetrieveError
 from xretrieve.matcher import Matcher
 from xretrieve.training.bar import Bar
-from xretrieve.training.build import build_matcher, load_split
+from xretrieve.training.build import build_matcher, head_options, load_split
 from xretrieve.training.checkpoint import Progress, clean, find_point, load_progress
 from xretrieve.training.log import read_log
 from xretrieve.training.loop import Loop
@@ -125,12 +125,13 @@ def _preflight(recipe: Recipe) -> None:
     """Wrong names are found now and not after an hour of training."""
     from xretrieve.data import datasets
     from xretrieve.evaluation.protocols import get_protocol
-    from xretrieve.heads import head_class
 
     get_protocol(recipe.protocol)
-    head_class(recipe.head.name)
+    head_options(recipe)
     for stage in recipe.stages:
-        create_loss(stage.loss.name, **stage.loss.options)
+        for loss in (stage.loss, stage.coarse_loss):
+            if loss is not None:
+                create_loss(loss.name, **loss.options)
     if not datasets.found(recipe.dataset.name, recipe.dataset.root):
         load_split(recipe.dataset, "train")  # says what is missing and where it is looked for
     for config in (recipe.image, recipe.text):

@@ -85,16 +85,26 @@ class Trainee(nn.Module):
         image: image backbone when it learns; None when its tokens come from the cache.
         text: text backbone, the same.
         gather: joins the processes' parts.
+        coarse_loss: a second loss, on the cosines of the coarse vectors.
+        coarse_weight: factor on it.
 
     A head may define ``training_scores(queries, gallery) -> dict[str, Tensor]``: the loss is then the sum over these
-    matrices (auxiliary streams, probabilities instead of logits); otherwise it is taken on ``head.score``.
+    matrices (auxiliary streams, probabilities instead of logits), weighted by ``head.loss_weights``; otherwise it is
+    taken on ``head.score``.
     """
 
     def __init__(self, head: Head, loss: PairLoss, image: nn.Module | None = None, text: nn.Module | None = None,
-                 gather: Gather | None = None) -> None:
+                 gather: Gather | None = None, coarse_loss: PairLoss | None = None, coarse_weight: float = 1.0) -> None:
         super().__init__()
         self.head, self.loss, self.image, self.text = head, loss, image, text
         self.gather = gather or Gather()
+        self.coarse_loss, self.coarse_weight = coarse_loss, coarse_weight
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the losses which epoch of the stage it is (from 0)."""
+        for loss in (self.loss, self.coarse_loss):
+            if loss is not None:
+                loss.set_epoch(epoch)
 
     def forward(
         self, images: Any, texts: Any, duplicates: Tensor, hide: tuple[float, float] = (0.0, 0.0)
@@ -117,9 +127,19 @@ class Trainee(nn.Module):
         else:
             matrices = {"score": self.head.score(queries, gallery)}
         total, logged = None, {}
-        for scores in matrices.values():
-            for block, same in zip(scores.float().chunk(len(duplicates)), duplicates, strict=True):  # K of (n,P)
-                loss, stats = self.loss(self.gather.rows(block), duplicates=same)
-                total = loss / len(duplicates) if total is None else total + loss / len(duplicates)
-                logged = logged or stats  # the numbers of the first block of the matrix that ranks
+        for name, scores in matrices.items():
+            loss, stats = self._taken(self.loss, scores, duplicates)
+            loss = self.head.loss_weights.get(name, 1.0) * loss
+            total = loss if total is None else total + loss
+            logged = logged or stats  # the numbers of the matrix that ranks
+        if self.coarse_loss is not None:
+            loss, _ = self._taken(self.coarse_loss, self.head.coarse_scores(queries, gallery), duplicates)
+            total = total + self.coarse_weight * loss
+            logged["coarse_loss"] = loss.detach()
         return total, logged
+
+    def _taken(self, loss: PairLoss, scores: Tensor, duplicates: Tensor) -> tuple[Tensor, Stats]:
+        """A loss on the K blocks (n,P) of a matrix, their mean, and the numbers of the first block."""
+        blocks = zip(scores.float().chunk(len(duplicates)), duplicates, strict=True)
+        found = [loss(self.gather.rows(block), duplicates=same) for block, same in blocks]
+        return torch.stack([value for value, _ in found]).mean(), found[0][1]

@@ -73,3 +73,17 @@ def test_save_and_load(file, tmp_path):
     again = load_backbone(tmp_path / "image")
     assert again.fingerprint() == backbone.fingerprint()
     assert torch.equal(again.encode([FeatureRow(file, 0)]).local, backbone.encode([FeatureRow(file, 0)]).local)
+
+
+def test_absent_regions_of_a_mask_file_are_not_real(tmp_path):
+    rows = np.ones((2, 3, 4), np.float32)
+    rows[1, 2] = 0
+    np.save(tmp_path / "features.npy", rows)
+    mask = np.array([[True] * 3, [True, True, False]])
+    np.save(tmp_path / "features_mask.npy", mask)
+    backbone = create_backbone("regions", dim=4)
+    tokens = backbone.encode([FeatureRow(tmp_path / "features.npy", row) for row in (1, 0)])
+    assert tokens.lengths.tolist() == [2, 3] and tokens.pooled.eq(1).all()
+    np.save(tmp_path / "features_mask.npy", mask[:1])
+    with pytest.raises(XRetrieveError, match="features_mask.npy: expected true and false"):
+        create_backbone("regions", dim=4).prepare([FeatureRow(tmp_path / "features.npy", 0)])

@@ -1,4 +1,7 @@
-"""Precomputed region features: rows of a memory-mapped ``*_ims.npy`` (N,R,F), the layout of SCAN and its successors."""
+"""Precomputed region features: rows of a memory-mapped ``*_ims.npy`` (N,R,F), the layout of SCAN and its successors.
+
+Where images have fewer regions than others, ``<name>_mask.npy`` (N,R) bool lies beside ``<name>.npy``.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,20 @@ def map_array(path: str | Path, dims: int, what: str) -> np.ndarray[Any, Any]:
     return array
 
 
+def _mask_of(path: Path, shape: tuple[int, ...]) -> np.ndarray[Any, Any] | None:
+    """Which regions are real, where the file beside the features says so."""
+    beside = path.with_name(f"{path.stem}_mask.npy")
+    if not beside.is_file():
+        return None
+    try:
+        mask = np.load(beside, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise XRetrieveError(f"{beside}: not a whole .npy file ({error}); make the features again") from error
+    if mask.dtype != bool or mask.shape != tuple(shape) or not mask.any(1).all():
+        raise XRetrieveError(f"{beside}: expected true and false {shape} with a region in every row; make it again")
+    return mask
+
+
 class Regions(Backbone):
     """Local tokens are the R region features of an image as stored, pooled is their mean. No weights.
 
@@ -45,6 +62,7 @@ class Regions(Backbone):
         super().__init__("regions", "image", {"dim": dim, "boxes": str(boxes) if boxes is not None else None})
         self.local_dim = self.pooled_dim = dim
         self._files: dict[Path, np.ndarray[Any, Any]] = {}
+        self._masks: dict[Path, np.ndarray[Any, Any] | None] = {}
         self._boxes = map_array(boxes, 3, "boxes") if boxes is not None else None
         self.register_buffer("_place", torch.zeros(0), persistent=False)  # knows the device
 
@@ -53,17 +71,18 @@ class Regions(Backbone):
         """Where the backbone was moved to."""
         return self._place.device
 
-    def prepare(self, items: Sequence[FeatureRow]) -> Tensor:
-        """Feature rows to (N,R,F) float32; only these rows are read."""
+    def prepare(self, items: Sequence[FeatureRow]) -> dict[str, Tensor]:
+        """Feature rows to ``local (N,R,F)`` float32 and ``mask (N,R)``; only these rows are read."""
         rows = [self._row(item) for item in items]
-        regions = {len(row) for row in rows}
+        regions = {len(row) for row, _ in rows}
         if len(regions) > 1:
             raise XRetrieveError(f"regions: a batch mixes files with {sorted(regions)} regions per image")
-        return torch.from_numpy(np.stack(rows))
+        local, mask = (np.stack(parts) for parts in zip(*rows, strict=True))
+        return {"local": torch.from_numpy(local), "mask": torch.from_numpy(mask)}
 
-    def forward(self, batch: Tensor) -> Tokens:
-        """(N,R,F) to Tokens, every region real."""
-        return Tokens.from_local(batch)
+    def forward(self, batch: dict[str, Tensor]) -> Tokens:
+        """Tokens (N,R,F)."""
+        return Tokens.from_local(batch["local"], batch["mask"])
 
     def boxes(self, items: Sequence[FeatureRow]) -> Tensor | None:
         """(N,R,4) boxes of the rows as stored, or None when no boxes file was given."""
@@ -79,7 +98,8 @@ class Regions(Backbone):
         boxes = self.boxes(items)
         return [None] * len(items) if boxes is None else [Layout(boxes=tuple(map(tuple, b.tolist()))) for b in boxes]
 
-    def _row(self, item: FeatureRow) -> np.ndarray[Any, Any]:
+    def _row(self, item: FeatureRow) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Features (R,F) and mask (R,) of one image."""
         if not isinstance(item, FeatureRow):
             raise XRetrieveError(f"regions takes rows of a *_ims.npy file (FeatureRow), not {type(item).__name__}; "
                                  "for pictures use a timm or open_clip backbone")
@@ -88,8 +108,8 @@ class Regions(Backbone):
             if array.shape[2] != self.local_dim:
                 raise XRetrieveError(f"{item.path}: features are {array.shape[2]} wide, the backbone was made for "
                                      f"{self.local_dim}; create it with dim={array.shape[2]}")
-            self._files[item.path] = array
-        array = self._files[item.path]
+            self._files[item.path], self._masks[item.path] = array, _mask_of(item.path, array.shape[:2])
+        array, mask = self._files[item.path], self._masks[item.path]
         if not 0 <= item.row < len(array):
             raise XRetrieveError(f"{item.path}: no row {item.row}, it has {len(array)}")
         row = np.array(array[item.row], dtype=np.float32)  # (R,F), copied out of the map
@@ -97,11 +117,11 @@ class Regions(Backbone):
             raise XRetrieveError(f"{item.path}: row {item.row} holds NaN or infinite values; extract it again")
         if not row.any():
             raise XRetrieveError(f"{item.path}: row {item.row} is all zeros; extract it again")
-        return row
+        return row, mask[item.row] if mask is not None else np.ones(len(row), bool)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without open maps: copies and other processes open the files themselves."""
-        return {**super().__getstate__(), "_files": {}}
+        return {**super().__getstate__(), "_files": {}, "_masks": {}}
 
 
 def create(

@@ -17,7 +17,7 @@ app = typer.Typer(help="List, check, prepare and show datasets.", add_completion
 
 ROOT = typer.Option(None, "--root", help="Data root; default XRETRIEVE_DATA or ./data.")
 AS_JSON = typer.Option(False, "--json", help="Print JSON and nothing else.")
-LAYOUT = typer.Option(None, "--layout", help="karpathy, precomp (COCO: official, regions); default: what is there.")
+LAYOUT = typer.Option(None, "--layout", help="E.g. karpathy, precomp, photos, regions; default: what is there.")
 OPTIONS = typer.Option([], "--option", "-o", metavar="KEY=VALUE", help="A loader option, e.g. -o photos=flickr8k.")
 
 
@@ -118,7 +118,8 @@ def show(
                f"{len(data.captions):,} captions")
     for example in shown:
         typer.echo(f"\n{example['id']}  {example['image']}")
-        for text in example["captions"]:
+        boxed = {region["text"] for region in example["regions"]}  # said with their box below
+        for text in (text for text in example["captions"] if text not in boxed):
             typer.echo(f"  - {text}")
         for region in example["regions"]:
             typer.echo(f"  [{', '.join(f'{v:g}' for v in region['box'])}] {region['text']}")
@@ -134,10 +135,11 @@ def prepare(
     root: str | None = ROOT,
     split: list[str] = typer.Option([], "--split", help="Splits to work on; default train, val and test."),
     layout: str | None = LAYOUT,
-    extract: bool = typer.Option(False, "--extract", help="Write the json out of the zip, next to the pictures."),
+    extract: bool = typer.Option(False, "--extract", help="Write the json out of the zip, the lists or the pickle."),
     vocab: bool = typer.Option(False, "--vocab", help="Build a vocabulary from the train and val captions."),
     min_count: int = typer.Option(4, "--min-count", min=1, help="Words seen less often become the unknown word."),
-    features: bool = typer.Option(False, "--features", help="Convert *_ims.npy to float32, each image once."),
+    features: bool = typer.Option(False, "--features", help="Convert region features: each image once, no pickle."),
+    half: bool = typer.Option(False, "--half", help="With --features of visual_genome: float16, half the size."),
     replace: bool = typer.Option(False, "--replace", help="With --features: overwrite the old files."),
     out: Path | None = typer.Option(None, "--out", help="Where: file of the json or vocabulary, root of features."),
     backbone: str | None = typer.Option(None, "--backbone", help="Fill the feature cache with it, e.g. timm:NAME."),
@@ -156,11 +158,11 @@ def prepare(
         raise XRetrieveError("--out goes with one of --extract, --vocab and --features at a time")
     done: dict[str, Any] = {}
     if extract:
-        done["json"] = str(work.extract_json(datasets.classic(name), root, out))
+        files = [str(path) for path in work.extract(name, root, out)]
+        done["json"] = files if len(files) > 1 else files[0]
     if features:
-        if not replace and not out:
-            raise XRetrieveError("--features: give --out ROOT for new files, or --replace to overwrite the old ones")
-        done["features"] = [str(path) for path in work.convert_folder(datasets.classic(name), root, out)]
+        bar = _progress(f"converting {name}", not as_json)
+        done["features"] = work.convert(name, root, out, replace=replace, splits=split, half=half, progress=bar)
     if vocab:
         path, words = work.build_vocabulary(name, root, out, min_count, layout, **options)
         done["vocabulary"] = {"path": str(path), "words": words, "min_count": min_count}

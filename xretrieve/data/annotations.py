@@ -56,6 +56,7 @@ class Annotations:
         images: in the order of the file, which fixes the galleries and the COCO folds.
         looked_for: places where pictures or features were looked for.
         hint: what else could be done when pictures are missing, one sentence.
+        notes: what was left out of the files and why, one sentence each.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Annotations:
     images: list[ImageRecord]
     looked_for: list[str] = field(default_factory=list)
     hint: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         _unique((r.id for r in self.images), "image id", self)
@@ -131,6 +133,7 @@ class Annotations:
             layout=self.layout,
             metadata=[r.metadata for r in kept],
             regions=[r.regions for r in kept] if any(r.regions for r in kept) else [],
+            notes=list(self.notes),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -56,6 +56,9 @@ class RetrievalDataset:
         metadata: (N,) one dict per image, used by gallery filters; may be empty dicts.
         regions: (N,) labelled boxes per image, for multi-query and explanations; empty when there are none.
         triplets: composed queries over the rows of ``images``; empty when there are none.
+        turns: which sentences are an image's query turns (:mod:`xretrieve.data.turns`): its ``captions``, or what is
+            said of its ``regions``.
+        notes: what the loader left out and why, one sentence each, for checks and reports.
     """
 
     name: str
@@ -70,6 +73,8 @@ class RetrievalDataset:
     metadata: list[dict[str, Any]] = field(default_factory=list)
     regions: list[list[Region]] = field(default_factory=list)
     triplets: list[Triplet] = field(default_factory=list)
+    turns: Literal["captions", "regions"] = "captions"
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.owner = np.asarray(self.owner, dtype=np.int64)

@@ -200,7 +200,7 @@ def _effect(result: SplitCheck, found: Annotations) -> str:
 
 
 def _notes(result: SplitCheck, found: Annotations, card: DatasetInfo | None) -> list[str]:
-    notes = []
+    notes = list(found.notes)
     images_of: dict[str, set[int]] = {}
     for row, record in enumerate(found.images):
         for text in record.captions:
@@ -212,7 +212,7 @@ def _notes(result: SplitCheck, found: Annotations, card: DatasetInfo | None) -> 
             "text-to-image R@1 has a ceiling below 100, and training should mask duplicates"
         )
     low, high = result.captions_per_image
-    if low != high:
+    if low != high and (card is None or "image_text" in card.tasks):
         notes.append(f"images have {low} to {high} captions; captions_per_image={low} gives each the same number")
     official = {**card.splits, **card.extra_splits}.get(result.split, (0, 0)) if card else (0, 0)
     if official[0] and official[0] != result.expected_images:

@@ -22,7 +22,9 @@ LOADERS = {
     "flickr8k": "xretrieve.data.flickr8k:load",
     "flickr30k": "xretrieve.data.flickr30k:load",
     "mscoco": "xretrieve.data.mscoco:load",
+    "phrases": "xretrieve.data.phrases:load",
     "scenes": "xretrieve.data.scenes:load",
+    "visual_genome": "xretrieve.data.visual_genome:load",
 }
 
 
@@ -45,7 +47,8 @@ def load(
         name: one of :func:`names`.
         root: the data root; None takes ``XRETRIEVE_DATA``, or ``./data``.
         split: ``train``, ``val`` or ``test``; public aliases such as ``dev``, ``test2016`` and ``testall`` work.
-        layout: ``karpathy`` or ``precomp`` (COCO also ``official``, ``regions``); None takes the one that is there.
+        layout: ``karpathy`` or ``precomp`` (COCO also ``official``, ``regions``; Visual Genome ``regions`` or
+            ``photos``); None takes the one that is there.
         options: those of the dataset's loader, for example ``captions_per_image=5``.
 
     Raises:
@@ -83,8 +86,15 @@ def classic(name: str) -> Classic:
     """The description of one of the captioned photo sets; other datasets have none of these layouts."""
     module = _module(name)
     if not hasattr(module, "CLASSIC"):
-        raise XRetrieveError(f"{name} has no json, zip or *_ims.npy files; this is for flickr8k, flickr30k and mscoco")
+        raise XRetrieveError(
+            f"{name} has no json, zip or *_ims.npy files; this is for flickr8k, flickr30k, mscoco and visual_genome"
+        )
     return module.CLASSIC  # type: ignore[no-any-return]
+
+
+def hook(name: str, function: str) -> Callable[..., Any] | None:
+    """A function of the dataset's own module for work that is done once (``extract``, ``convert``), or None."""
+    return getattr(_module(name), function, None)
 
 
 def _loaders() -> dict[str, str]:

@@ -12,7 +12,7 @@ class DatasetInfo:
     Args:
         title: its usual name, spelled out.
         tasks: ``image_text``, ``multi_query``, ``composed``.
-        splits: official (images, captions) of each standard split, as annotated.
+        splits: official (images, captions) of each standard split, as annotated; 0 where it is not fixed.
         url: where it is obtained.
         terms: licence or terms of use in one sentence.
         paper: how to cite it.
@@ -67,6 +67,29 @@ INFO: dict[str, DatasetInfo] = {
         put="coco/dataset_coco.json with coco/train2014 and coco/val2014 (or the 2017 folders), "
         "or coco_precomp/{train,dev,testall}_{caps.txt,ims.npy,ids.txt}, "
         "or coco/captions_val2017.json with coco/images",
+    ),
+    "visual_genome": DatasetInfo(
+        title="Visual Genome, region phrases as query turns (the splits of Drill-down)",
+        tasks=("multi_query",),
+        splits={"train": (92105, 0), "val": (5000, 0), "test": (9896, 0)},
+        url="https://github.com/uvavision/DrillDown (split lists, vocabulary, and its scripts for rg_jsons and "
+        "region_36_final), https://homes.cs.washington.edu/~ranjay/visualgenome/api.html (photos, "
+        "region_descriptions.json)",
+        terms="Annotations are CC BY 4.0; the photos have their Flickr owners' licences.",
+        paper="Krishna et al., IJCV 2017; Tan et al., NeurIPS 2019",
+        put="visual_genome/caches/vg_{train,val,test}.txt, visual_genome/vg/rg_jsons/<id>.json (or "
+        "region_descriptions.json), and visual_genome/vg/region_36_final/<12 digits>.npy or "
+        "visual_genome/vg/VG_100K*/*.jpg",
+    ),
+    "phrases": DatasetInfo(
+        title="Region phrases of your own, a JSON line each",
+        tasks=("multi_query",),
+        splits={"test": (0, 0)},
+        extra_splits={"train": (0, 0), "val": (0, 0)},
+        url="any file of lines {\"image\": \"x.jpg\", \"phrase\": \"...\", \"bbox\": [x, y, w, h]}",
+        terms="Those of the file and its photos.",
+        paper="yours",
+        put="phrases/phrases.jsonl with phrases/images/*.jpg, or -o file=FILE -o photos=FOLDER",
     ),
     "scenes": DatasetInfo(
         title="Scenes (generated pictures of simple objects)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,41 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.utils.files import atomic_path, data_root
 
 BLOCK_BYTES = 64 << 20  # read this much of a feature file at a time
+
+
+def extract(name: str, root: str | Path | None, out: str | Path | None = None) -> list[Path]:
+    """Write the dataset's json out of what the download keeps it in (a zip, large lists, a pickle); the files."""
+    own = datasets.hook(name, "extract")
+    return own(root, out) if own is not None else [extract_json(datasets.classic(name), root, out)]
+
+
+def convert(
+    name: str,
+    root: str | Path | None,
+    out: str | Path | None = None,
+    *,
+    replace: bool = False,
+    splits: Sequence[str] = (),
+    half: bool = False,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+) -> Any:
+    """Convert a dataset's region features into memory-mapped files; what was written.
+
+    Args:
+        out: where; default beside the originals where these are of another kind.
+        replace: overwrite the originals where they are of the same kind (``*_ims.npy``).
+        splits: of datasets with one file per image; default all.
+        half: float16, where the dataset can.
+    """
+    own = datasets.hook(name, "convert")
+    if own is not None:
+        return own(root, out, splits or ("train", "val", "test"), half, progress)
+    classic = datasets.classic(name)
+    if half:
+        raise XRetrieveError(f"--half is for datasets with one region file per image (visual_genome), not for {name}")
+    if not replace and not out:
+        raise XRetrieveError("--features: give --out ROOT for new files, or --replace to overwrite the old ones")
+    return [str(path) for path in convert_folder(classic, root, out)]
 
 
 def extract_json(classic: Classic, root: str | Path | None, out: str | Path | None = None) -> Path:
@@ -151,17 +186,22 @@ def warm_features(
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """:func:`atomic_path`, where a read-only folder or a full disk is one error that says to choose another place.
-
-    A folder without any write permission is left alone even by an administrator, whom the system would not stop: data
-    shared by several users is protected so, and containers usually run as root.
-    """
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.stat().st_mode & 0o222:
-        raise XRetrieveError(f"cannot write {path}: {folder} is read-only; choose another place with --out")
+    """:func:`atomic_path`, where a read-only folder or a full disk is one error that says to choose another place."""
+    refuse_read_only(path)
     try:
         with atomic_path(path) as part:
             yield part
     except OSError as error:
         why = error.strerror or error
         raise XRetrieveError(f"cannot write {path} ({why}); choose another place with --out") from error
+
+
+def refuse_read_only(path: Path) -> None:
+    """An error where ``path`` would be written into a folder without any write permission.
+
+    Such a folder is left alone even by an administrator, whom the system would not stop: data shared by several users
+    is protected so, and containers usually run as root.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.stat().st_mode & 0o222:
+        raise XRetrieveError(f"cannot write {path}: {folder} is read-only; choose another place with --out")

@@ -131,4 +131,5 @@ def _read(folder: Path, split: str) -> RetrievalDataset:
             for t in _lines(folder / "triplets.jsonl", split)
             if t["reference"] in number and t["target"] in number
         ],
+        turns="regions",
     )

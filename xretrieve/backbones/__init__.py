@@ -1,4 +1,5 @@
-"""Encoders by name: ``timm:NAME``, ``open_clip:ARCH[/TAG]``, ``transformers:NAME_OR_FOLDER``, ``words``, ``regions``.
+"""Encoders by name: ``timm:NAME``, ``open_clip:ARCH[/TAG]``, ``transformers:NAME_OR_FOLDER``, ``words``,
+``sentences``, ``regions``.
 
 A source is a module (or any object, through the entry point group ``xretrieve.backbones``) with two functions:
 ``create(rest, *, modality, weights, assets, **options) -> Backbone``, where ``rest`` is the name after the colon and
@@ -24,6 +25,7 @@ _SOURCES = {
     "timm": "xretrieve.backbones.timm_images",
     "open_clip": "xretrieve.backbones.open_clip_towers",
     "transformers": "xretrieve.backbones.transformers_towers",
+    "sentences": "xretrieve.backbones.sentences",
     "words": "xretrieve.backbones.words",
     "regions": "xretrieve.backbones.regions",
 }

@@ -89,6 +89,20 @@ class Words(Backbone):
         return len(found)
 
 
+def read_vocabulary(
+    name: str, assets: Path | None, vocab: str | Path | Vocabulary | None, captions: Sequence[str] | None,
+    min_count: int,
+) -> Vocabulary:  # fmt: skip
+    """The vocabulary of a text backbone: saved with it, given, read from a file, or built from captions."""
+    if assets is not None:
+        vocab = assets / "vocab.json"
+    if vocab is None and captions is None:
+        raise XRetrieveError(f"{name}: give vocab=FILE (a *_vocab.json) or captions=LIST to build the vocabulary from")
+    if vocab is None:
+        return Vocabulary.build(captions or [], min_count)
+    return vocab if isinstance(vocab, Vocabulary) else Vocabulary.load(vocab)
+
+
 def create(
     rest: str = "",
     *,
@@ -107,13 +121,7 @@ def create(
     """The ``words`` backbone; the vocabulary is read from ``vocab`` or built from ``captions``."""
     if rest:
         raise XRetrieveError(f"words:{rest}: write words, it has no variants")
-    if assets is not None:
-        vocab = assets / "vocab.json"
-    if vocab is None and captions is None:
-        raise XRetrieveError("words: give vocab=FILE (a *_vocab.json) or captions=LIST to build the vocabulary from")
-    if vocab is None:
-        vocab = Vocabulary.build(captions or [], min_count)
-    vocabulary = vocab if isinstance(vocab, Vocabulary) else Vocabulary.load(vocab)
+    vocabulary = read_vocabulary("words", assets, vocab, captions, min_count)
     backbone = Words(vocabulary, word_dim, dim, dropout, normalize)
     if vectors is not None:
         backbone.start_from(vectors)

@@ -38,7 +38,8 @@ def build_matcher(recipe: Recipe, captions: list[str]) -> Matcher:
         captions: of train and validation, from which the `words` backbone makes its vocabulary.
     """
     image = _backbone(recipe.image, "image", recipe, {})
-    builds = recipe.text.backbone == "words" and "vocab" not in recipe.text.options and recipe.text.weights is None
+    learned = recipe.text.backbone in ("words", "sentences")  # their vocabulary is that of the captions
+    builds = learned and "vocab" not in recipe.text.options and recipe.text.weights is None
     text = _backbone(recipe.text, "text", recipe, {"captions": captions} if builds else {})
     return Matcher(image, text, build_head(recipe.head.name, image, text, **head_options(recipe)), name=recipe.name)
 

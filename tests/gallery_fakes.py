@@ -62,3 +62,35 @@ def paint(path, colour, size=(16, 12), **save):
     path.parent.mkdir(parents=True, exist_ok=True)
     PILImage.new("RGB", size, colour).save(path, **save)
     return path
+
+
+def tiny_matcher(head="sgr", seed=0, image=None, **options):
+    """A real, untrained matcher: a 3 x 3 grid over a tiny CNN (or the given image backbone), a BiGRU, any head.
+
+    The head's weights are enlarged, so that scores differ by more than rounding.
+    """
+    import xretrieve as xr
+    from xretrieve.matcher import Matcher, build_head
+
+    torch.manual_seed(seed)
+    image = image or xr.create_backbone(
+        "timm:test_resnet", modality="image", size=96, crop=1.0, pretrained=False, frozen=True
+    )
+    captions = ["a red dog in the snow", "a blue sledge", "two green birds near yellow water"]
+    text = xr.create_backbone("words", captions=captions, min_count=1, word_dim=8, dim=12)
+    sizes = {} if head in ("dual", "scan") else {"sim_dim": 6}
+    built = build_head(head, image, text, dim=16, **sizes, **options)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_(0.4 * torch.randn_like(parameter))
+    return Matcher(image, text, built, name=f"tiny-{head}")
+
+
+def noise_photos(root, count, seed=0):
+    """``count`` pictures of noise of changing sizes, 0.png, 1.png, ..."""
+    rng = np.random.default_rng(seed)
+    root.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        coarse = rng.integers(0, 256, (4, 5 + i % 3, 3), dtype=np.uint8)
+        PILImage.fromarray(coarse).resize((90 + 7 * i % 40, 70)).save(root / f"{i}.png")
+    return root

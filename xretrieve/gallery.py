@@ -13,14 +13,16 @@ import numpy as np
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery_build import write_gallery
-from xretrieve.gallery_encode import encode_items, to_numpy
+from xretrieve.gallery_encode import Encoder, encode_items
+from xretrieve.gallery_explain import explain_hit
 from xretrieve.gallery_filter import MetadataFilter
 from xretrieve.gallery_index import GalleryIndex
 from xretrieve.gallery_items import Item, Plan, make_plan
+from xretrieve.gallery_matchers import Matchers
+from xretrieve.gallery_search import Stages
 from xretrieve.gallery_store import Store
 from xretrieve.query import Image, ImageText, MultiText, Query, Text
 from xretrieve.ranking import Hit, Ranking
-from xretrieve.tokens import Prepared
 from xretrieve.utils.files import content_hash
 
 if TYPE_CHECKING:
@@ -42,12 +44,10 @@ class Changes:
 class Gallery:
     """Made by :meth:`build` (or ``matcher.index``), read by :meth:`open`."""
 
-    def __init__(self, store: Store, matcher: Matcher | None = None) -> None:
-        self._store, self._matcher = store, matcher
+    def __init__(self, store: Store, matcher: Matcher | None = None, coarse: Matcher | None = None) -> None:
+        self._store, self._matchers = store, Matchers(store, matcher, coarse)
         self._index = GalleryIndex(store)
         self._filter: MetadataFilter | None = None
-        if matcher is not None:
-            self._check_matcher(matcher)
 
     @classmethod
     def build(
@@ -60,6 +60,7 @@ class Gallery:
         cache: FeatureCache | None = None,
         progress: bool = False,
         overwrite: bool = False,
+        coarse: Matcher | None = None,
         **index_options: Any,
     ) -> Gallery:
         """Encode pictures and write a gallery.
@@ -73,22 +74,21 @@ class Gallery:
                 the recall against exact search is measured and kept in ``gallery.json``.
             cache: keeps what the backbone computed, so that a build that was stopped goes on where it was.
             overwrite: replace a gallery that is there.
+            coarse: for a matcher whose head scores token by token and has no trained coarse space of its own: a dual
+                encoder or a pretrained model, whose vectors choose the candidates that the head then scores. Without
+                one a search scores every picture.
 
-        Pictures that cannot be read are left out and listed in :attr:`failed`.
+        The local tokens of such a head are kept beside the vectors (:mod:`xretrieve.gallery_tokens`). Pictures that
+        cannot be read are left out and listed in :attr:`failed`.
         """
-        head = getattr(matcher, "head", None)
-        if head is not None and not head.indexable:
-            raise XRetrieveError(
-                f"head {head.name!r} scores a picture and a text token by token, which no index of vectors can answer; "
-                "index with a dual encoder or a pretrained model"
-            )
-        write_gallery(matcher, source, out, index, batch_size, cache, progress, overwrite, index_options)
-        return cls(Store.open(out), matcher)
+        write_gallery(matcher, source, out, coarse, index, batch_size, cache, progress, overwrite, index_options)
+        return cls(Store.open(out), matcher, coarse)
 
     @classmethod
-    def open(cls, path: str | Path, matcher: Matcher | None = None) -> Gallery:
-        """Read a gallery; the matcher that made it is loaded when it is first needed, unless it is given here."""
-        return cls(Store.open(path), matcher)
+    def open(cls, path: str | Path, matcher: Matcher | None = None, coarse: Matcher | None = None) -> Gallery:
+        """Read a gallery; the matcher that made it, and the one it takes its candidates from, are loaded when they are
+        first needed, unless they are given here."""
+        return cls(Store.open(path), matcher, coarse)
 
     @property
     def path(self) -> Path:
@@ -118,24 +118,12 @@ class Gallery:
     @property
     def matcher(self) -> Matcher:
         """The matcher that made this gallery; loaded from its source at the first use."""
-        if self._matcher is None:
-            about = self.info["matcher"]
-            if not about["source"]:
-                raise XRetrieveError(
-                    f"{self.path} was made by {about['name']!r}, which was never saved; pass matcher= to Gallery.open"
-                )
-            from xretrieve.matcher import load
+        return self._matchers.main
 
-            try:
-                matcher = load(about["source"], **about.get("source_options", {}))
-            except XRetrieveError as error:
-                raise XRetrieveError(
-                    f"{self.path} was made by {about['source']}, which cannot be loaded: {error} "
-                    "(moved? pass matcher= to Gallery.open, or --model on the command line)"
-                ) from error
-            self._check_matcher(matcher)
-            self._matcher = matcher
-        return self._matcher
+    @property
+    def coarse(self) -> Matcher | None:
+        """Another matcher that the candidates come from, loaded at the first use; None where there is none."""
+        return self._matchers.other
 
     def __len__(self) -> int:
         return len(self._store)
@@ -152,9 +140,10 @@ class Gallery:
         is noted as a copy.
         """
         plan: Plan = make_plan(source, self._items())
-        items, vectors, failed = (
-            encode_items(self.matcher, plan.new, batch_size, cache, progress) if plan.new else ([], None, [])
-        )
+        items, vectors, failed, spool = [], None, [], self._store.spool()
+        if plan.new:
+            encoder = Encoder(self.matcher, self.coarse, tokens=spool is not None)
+            items, vectors, failed = encode_items(encoder, plan.new, batch_size, cache, progress, spool)
         failed = plan.failed + failed
         kept = [entry for entry in self.failed if entry["path"] not in plan.looked]
         arrived = [item.id for item in items]
@@ -163,7 +152,7 @@ class Gallery:
         ]  # a changed file that cannot be read keeps its old row
         if items or plan.updated or failed or len(kept) < len(self.failed):
             updated = [item for item in plan.updated.values() if item.id not in removed]
-            self._store.change(removed, items, vectors, updated, failed=kept + failed)
+            self._store.change(removed, items, vectors, updated, spool, failed=kept + failed)
             self._changed()
         return Changes([i for i in arrived if i not in removed], removed, plan.duplicates, plan.unchanged, failed)
 
@@ -192,7 +181,12 @@ class Gallery:
         self._filter = None
 
     def search(
-        self, query: Query | str, k: int = 10, where: dict[str, Any] | None = None, drop_reference: bool | None = None
+        self,
+        query: Query | str,
+        k: int = 10,
+        where: dict[str, Any] | None = None,
+        drop_reference: bool | None = None,
+        rerank: int | str | None = None,
     ) -> Ranking:
         """The best ``k`` pictures for a query.
 
@@ -202,6 +196,10 @@ class Gallery:
             where: metadata that hits must have; a list of values means any of them.
             drop_reference: leave the query's own picture out where its file is in the gallery. The default does so for
                 `ImageText` (who asks for a change does not look for the same picture) and not for `Image`.
+            rerank: for heads that score token by token, how many candidates of the coarse space the head scores: a
+                number, 0 (coarse order only) or ``"all"`` (the exact scan of every picture). None: 100 where there is
+                a trained coarse space, else all. Further hits follow in coarse order (``hit.exact`` is false). For
+                other heads the vectors are the scores, and there is nothing to rerank.
         """
         query = Text(query) if isinstance(query, str) else query
         if not isinstance(query, (Text, MultiText, Image, ImageText)):
@@ -220,17 +218,13 @@ class Gallery:
                 if many
                 else f"nothing in the gallery matches where={where}"
             )
-        prepared = self._encode_query(query)
-        rows, scores = self._coarse(prepared, min(k, many), allowed) if many else ([], [])
-        # Re-ranking belongs here: more rows from _coarse, their local tokens through matcher.score, sorted, cut to k.
-        hits = [self._hit(rank, row, score) for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)]
+        found = Stages(self._store, self._index, self._matchers).find(query, k, allowed, rerank)
+        notes += [found.note] if found.note else []
+        hits = [
+            self._hit(rank, row, score, rank <= found.exact)
+            for rank, (row, score) in enumerate(zip(found.rows, found.scores, strict=True), 1)
+        ]
         return Ranking(hits, query, "; ".join(notes), lambda hit: self._explain(query, hit))
-
-    def _coarse(self, prepared: Prepared, k: int, allowed: np.ndarray | None) -> tuple[list[int], list[float]]:
-        """Rows and scores of the best ``k`` by the coarse vectors."""
-        scores, rows = self._index.search(to_numpy(prepared.pooled), k, allowed)
-        found = rows[0] >= 0
-        return rows[0][found].tolist(), scores[0][found].tolist()
 
     def _allowed(
         self, query: Query, where: dict[str, Any] | None, drop_reference: bool
@@ -250,42 +244,13 @@ class Gallery:
         return rows, [f"the query's own picture ({', '.join(self._item(row).id for row in same)}) is left out"]
 
     def _explain(self, query: Query, hit: Hit) -> dict[str, Any]:
-        """Each text and picture of a query alone, scored against one hit by the coarse vectors."""
         if hit.id not in self._store.rows:
             raise XRetrieveError(f"{hit.id!r} is no longer in {self.path}")
-        vector = self._store.vectors([self._store.rows[hit.id]])[0]
-        texts = (
-            list(query)
-            if isinstance(query, MultiText)
-            else [query.text]
-            if isinstance(query, (Text, ImageText))
-            else []
-        )
-        parts: list[dict[str, Any]] = []
-        if isinstance(query, (Image, ImageText)):
-            score = float(to_numpy(self.matcher.encode_images([query.image]).pooled)[0] @ vector)
-            parts.append(
-                {"kind": "image", "image": str(query.image) if isinstance(query.image, Path) else None, "score": score}
-            )
-        if texts:
-            scores = to_numpy(self.matcher.encode_texts(texts).pooled) @ vector
-            parts += [
-                {"kind": "text", "text": text, "score": float(score)} for text, score in zip(texts, scores, strict=True)
-            ]
-        return {"parts": parts}
+        return explain_hit(self._store, self._matchers, query, self._store.rows[hit.id])
 
-    def _encode_query(self, query: Query) -> Prepared:
-        prepared = self.matcher.encode_query(query)
-        if prepared.pooled.shape != (1, self.info["dim"]):
-            raise XRetrieveError(
-                f"the query became vectors of shape {tuple(prepared.pooled.shape)}; "
-                f"the gallery holds {self.info['dim']} values each"
-            )
-        return prepared.check_finite([repr(query)])
-
-    def _hit(self, rank: int, row: int, score: float) -> Hit:
+    def _hit(self, rank: int, row: int, score: float, exact: bool) -> Hit:
         item = self._item(row)
-        return Hit(rank, item.id, score, Path(item.path) if item.path else None, item.metadata)
+        return Hit(rank, item.id, score, Path(item.path) if item.path else None, item.metadata, exact)
 
     def _item(self, row: int) -> Item:
         item = self._store.items[row]
@@ -301,12 +266,3 @@ class Gallery:
             self.save()
         else:
             self._index.update()
-
-    def _check_matcher(self, matcher: Matcher) -> None:
-        made, given = self.info["matcher"]["fingerprint"], matcher.fingerprint()
-        if made != given:
-            raise XRetrieveError(
-                f"{self.path} was made by matcher {made} ({self.info['matcher']['name']}), "
-                f"not by {given} ({matcher.name}): their vectors cannot be compared; "
-                "use the first, or build the gallery again"
-            )

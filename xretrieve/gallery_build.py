@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,12 @@ import numpy as np
 
 from xretrieve.data.base import RetrievalDataset
 from xretrieve.errors import XRetrieveError
-from xretrieve.gallery_encode import encode_items, to_numpy
+from xretrieve.gallery_encode import Encoder, encode_items, to_numpy
 from xretrieve.gallery_index import MIN_TRAIN, GalleryIndex
 from xretrieve.gallery_items import make_plan
+from xretrieve.gallery_matchers import coarse_entry, identity
 from xretrieve.gallery_store import MANIFEST, Store
+from xretrieve.gallery_tokens import DTYPE, TokenSpool
 from xretrieve.index import create_index
 from xretrieve.utils.files import atomic_folder
 
@@ -34,15 +35,21 @@ def check_out(out: str | Path, overwrite: bool = False) -> None:
         raise XRetrieveError(
             f"{out} exists; add to it (Gallery.open(...).add, --add) or replace it (overwrite=True, --overwrite)"
         )
-    above = next(folder for folder in out.absolute().parents if folder.exists())
+    above = _nearest(out)
     if not above.is_dir() or not os.access(above, os.W_OK):  # said before an hour of encoding, not after it
         raise XRetrieveError(f"{out} cannot be made: {above} is not a folder that you may write to; give another --out")
+
+
+def _nearest(out: str | Path) -> Path:
+    """The folder above ``out`` that exists."""
+    return next(folder for folder in Path(out).absolute().parents if folder.exists())
 
 
 def write_gallery(
     matcher: Matcher,
     source: Any,
     out: str | Path,
+    coarse: Matcher | None,
     index: str,
     batch_size: int,
     cache: FeatureCache | None,
@@ -53,8 +60,11 @@ def write_gallery(
     """Encode a source and write the gallery's folder; the arguments are those of :meth:`xretrieve.Gallery.build`."""
     create_index(index, 8, **index_options)  # a wrong name or option, or no faiss: said before an hour of encoding
     check_out(out, overwrite)
+    whose = coarse_entry(matcher, coarse, index)
     plan = make_plan(source, [])
-    items, vectors, failed = encode_items(matcher, plan.new, batch_size, cache, progress)
+    spool = TokenSpool(_nearest(out), pooled=coarse is not None) if whose else None
+    encoder = Encoder(matcher, coarse, tokens=spool is not None)
+    items, vectors, failed = encode_items(encoder, plan.new, batch_size, cache, progress, spool)
     failed = plan.failed + failed
     if not items:
         first = f"; the first, {failed[0]['path']}: {failed[0]['reason']}" if failed else ""
@@ -63,23 +73,14 @@ def write_gallery(
         raise XRetrieveError(
             f"index ivfpq needs {MIN_TRAIN} pictures to train on, there are {len(items)}; use 'flat' or 'hnsw'"
         )
-    about = {"name": matcher.name, "fingerprint": matcher.fingerprint(), **_where(matcher)}
+    more: dict[str, Any] = {}
+    if spool is not None:
+        more = {"coarse": whose, "tokens": {"dim": spool.dim, "dtype": DTYPE.name, "pooled": coarse is not None}}
     with atomic_folder(out) as part:
-        store = Store.create(part, vectors.shape[1], about, {"name": index, "options": index_options})
-        store.change(items=items, vectors=vectors, failed=failed)
-        GalleryIndex(store).write(_test_queries(matcher, source, store))
-
-
-def _where(matcher: Matcher) -> dict[str, Any]:
-    """What :func:`xretrieve.load` needs to give this matcher again; folders as absolute paths."""
-    source = str(getattr(matcher, "source", "") or "")
-    options = getattr(matcher, "source_options", {})
-    try:
-        json.dumps(options)
-    except TypeError:  # made with Python objects: only the caller can make it again
-        source, options = "", {}
-    place = str(Path(source).resolve()) if source and Path(source).exists() else source
-    return {"source": place, "source_options": options}
+        about = {"name": index, "options": index_options}
+        store = Store.create(part, vectors.shape[1], identity(matcher), about, **more)
+        store.change(items=items, vectors=vectors, tokens=spool, failed=failed)
+        GalleryIndex(store).write(_test_queries(coarse or matcher, source, store))
 
 
 def _test_queries(matcher: Matcher, source: Any, store: Store) -> tuple[str, np.ndarray] | None:

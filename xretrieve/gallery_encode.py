@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,54 +12,96 @@ import numpy as np
 from xretrieve.data.pictures import read_picture
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery_items import Item
+from xretrieve.gallery_tokens import TokenSpool, fits_float16
+from xretrieve.tokens import Tokens
 
 if TYPE_CHECKING:
     from xretrieve.data.cache import FeatureCache
+    from xretrieve.matcher import Matcher
 
 CHUNK = 4  # batches per step: between two steps the progress bar moves, and local tokens are let go
+Piece = tuple[list[Item], np.ndarray, Tokens | None]  # pictures, their coarse vectors, their tokens
+
+
+class Encoder:
+    """What pictures become in a gallery: coarse vectors, and local tokens where the head scores those.
+
+    Args:
+        matcher: made, or makes, the gallery.
+        coarse: another matcher that makes the vectors.
+        tokens: keep the tokens of ``matcher``.
+    """
+
+    def __init__(self, matcher: Matcher, coarse: Matcher | None = None, tokens: bool = False) -> None:
+        self.matcher, self.coarse, self.tokens = matcher, coarse, tokens
+        self.shared = coarse is not None and matcher.image.fingerprint() == coarse.image.fingerprint()
+
+    def __call__(
+        self, sources: Sequence[Any], ids: Sequence[str], batch_size: int, cache: FeatureCache | None
+    ) -> tuple[np.ndarray, Tokens | None]:
+        """(N, D) float32 and the tokens; anything unreadable or not finite among them is an error."""
+        how: dict[str, Any] = {"ids": ids, "batch_size": batch_size, "cache": cache}
+        if self.coarse is None:
+            prepared = first = self.matcher.encode_images(sources, **how)
+        elif self.shared:  # one backbone under both heads: each picture goes through it once
+            prepared, first = self.matcher.encode_images_for([self.matcher.head, self.coarse.head], sources, **how)
+        else:
+            prepared = self.matcher.encode_images(sources, **how)
+            first = self.coarse.encode_images(sources, **how)
+        vectors = to_numpy(first.pooled)
+        if not np.isfinite(vectors).all() or (self.tokens and not fits_float16(prepared)):
+            raise XRetrieveError("the model gives NaN or infinite values for it")
+        return vectors, prepared if self.tokens else None
 
 
 def encode_items(
-    matcher: Any, items: list[Item], batch_size: int = 64, cache: FeatureCache | None = None, progress: bool = False
+    encoder: Encoder,
+    items: list[Item],
+    batch_size: int = 64,
+    cache: FeatureCache | None = None,
+    progress: bool = False,
+    spool: TokenSpool | None = None,
 ) -> tuple[list[Item], np.ndarray, list[dict[str, str]]]:
-    """Items that could be encoded, their coarse vectors (N, D) float32, and the others as ``{"path", "reason"}``."""
+    """Items that could be encoded, their coarse vectors (N, D) float32, and the others as ``{"path", "reason"}``.
+
+    The tokens of the items go to ``spool``, in their order.
+    """
     kept: list[Item] = []
     vectors: list[np.ndarray] = []
     failed: list[dict[str, str]] = []
+    step = batch_size if encoder.tokens else CHUNK * batch_size
     with _bar(len(items), progress) as advance:
-        for start in range(0, len(items), CHUNK * batch_size):
-            chunk = items[start : start + CHUNK * batch_size]
-            good, array = _encode_some(matcher, chunk, batch_size, cache, failed)
-            kept += good
-            vectors += [array] if len(good) else []
+        for start in range(0, len(items), step):
+            chunk = items[start : start + step]
+            for good, array, tokens in _pieces(encoder, chunk, batch_size, cache, failed):
+                kept += good
+                vectors.append(array)
+                if spool is not None and tokens is not None:
+                    spool.append(tokens)
             advance(len(chunk))
     return kept, np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32), failed
 
 
-def _encode_some(
-    matcher: Any, items: list[Item], batch_size: int, cache: FeatureCache | None, failed: list[dict[str, str]]
-) -> tuple[list[Item], np.ndarray]:
+def _pieces(
+    encoder: Encoder, items: list[Item], batch_size: int, cache: FeatureCache | None, failed: list[dict[str, str]]
+) -> Iterator[Piece]:
     try:
-        prepared = matcher.encode_images(
-            [item.source for item in items], ids=[item.id for item in items], batch_size=batch_size, cache=cache
-        )
-        vectors = to_numpy(prepared.pooled)
-        if not np.isfinite(vectors).all():
-            raise XRetrieveError("the model gives NaN or infinite values for it")
-        return items, vectors
+        vectors, tokens = encoder([item.source for item in items], [item.id for item in items], batch_size, cache)
     except (XRetrieveError, OSError) as error:
         if len(items) == 1:
             failed.append(_failure(items[0], error))
-            return [], np.zeros((0, 0), np.float32)
+            return
+    else:
+        yield items, vectors, tokens
+        return
     readable = [item for item in items if not isinstance(item.source, (str, Path)) or _reads(item, failed)]
     if len(readable) < len(items):
         halves = [readable]
     else:  # every picture opens, so the encoder itself refuses one: halve until it stands alone
         halves = [items[: len(items) // 2], items[len(items) // 2 :]]
-    parts = [_encode_some(matcher, half, batch_size, cache, failed) for half in halves if half]
-    kept = [item for good, _ in parts for item in good]
-    arrays = [array for good, array in parts if good]
-    return kept, np.concatenate(arrays) if arrays else np.zeros((0, 0), np.float32)
+    for half in halves:
+        if half:
+            yield from _pieces(encoder, half, batch_size, cache, failed)
 
 
 def _reads(item: Item, failed: list[dict[str, str]]) -> bool:

@@ -24,6 +24,7 @@ class Item:
         hash: SHA-256 of the file.
         size: bytes of the file, and ``mtime`` its time in ns: a file with both unchanged is not read again.
         metadata: what filters see; ``paths`` lists all copies when the same picture lies in several places.
+        features: of precomputed features, the file and the row.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Item:
     size: int = 0
     mtime: int = 0
     metadata: dict[str, Any] = field(default_factory=dict)
+    features: list[Any] | None = None
     source: Any = field(default=None, repr=False, compare=False)  # what the backbone reads, None once it is encoded
 
     def to_dict(self) -> dict[str, Any]:
@@ -167,7 +169,9 @@ def _plan_dataset(dataset: RetrievalDataset, known: Sequence[Item]) -> Plan:
             plan.unchanged += 1
             continue
         item = Item(id=id_, metadata={"dataset": dataset.name, "split": dataset.split} | metadata, source=source)
-        if not isinstance(source, FeatureRow):
+        if isinstance(source, FeatureRow):
+            item.features = [os.path.abspath(source.path), source.row]
+        else:
             path = Path(os.path.abspath(source))
             try:
                 stat = path.stat()

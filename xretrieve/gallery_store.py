@@ -4,7 +4,8 @@
 
     photos.xr/
       gallery.json            format, matcher, index, parts, removed rows, failures; replaced last, in one step
-      parts/0000-1f2e3d/      vectors.npy (N, D) float32; items.jsonl, one line per row, then changes to earlier rows
+      parts/0000-1f2e3d/      vectors.npy (N, D) float32; items.jsonl, one line per row, then changes to earlier rows;
+                              local tokens where the head scores those (:mod:`xretrieve.gallery_tokens`)
       index-5a4b3c/           an approximate index over the first rows; it can always be made anew from the parts
 
 Adding writes a part, removing writes row numbers; nothing that was there is touched. Whatever is killed before
@@ -23,14 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery_items import Item
+from xretrieve.gallery_tokens import TokenPart, TokenSpool, join
+from xretrieve.tokens import Prepared
 from xretrieve.utils.files import atomic_folder, read_json, write_json
 
 FORMAT = 1
 MANIFEST = "gallery.json"
 MAX_PARTS = 32  # more are merged into one
+MERGED = 256  # pictures whose tokens are read at once when parts are merged
 FIELDS = {f.name for f in fields(Item)} - {"source"}
 
 
@@ -48,11 +53,21 @@ class Store:
         self.folder, self.info = Path(folder), info
         self.items: list[Item | None] = []  # by row; None where removed
         self.parts: list[np.ndarray] = []  # memory-mapped vectors
+        self.token_parts: list[TokenPart | None] = []  # one per part, None where it holds changes only
         self.rows: dict[str, int] = {}  # id to row
 
     @classmethod
-    def create(cls, folder: str | Path, dim: int, matcher: dict[str, Any], index: dict[str, Any]) -> Store:
-        """A new, empty gallery in an empty folder; nothing is committed yet."""
+    def create(cls, folder: str | Path, dim: int, matcher: dict[str, Any], index: dict[str, Any], **more: Any) -> Store:
+        """A new, empty gallery in an empty folder; nothing is committed yet.
+
+        Args:
+            folder: where.
+            dim: width of the coarse vectors.
+            matcher: what made them: name, fingerprint, and what loads it again.
+            index: name and options.
+            more: further keys of ``gallery.json``: ``tokens`` (``dim``, ``dtype``) where pictures keep their tokens,
+                and ``coarse``, whose the vectors then are (:mod:`xretrieve.gallery_matchers`).
+        """
         now = _now()
         info = {
             "format": FORMAT,
@@ -67,7 +82,7 @@ class Store:
             "removed": [],
             "failed": [],
         }
-        return cls(folder, info)
+        return cls(folder, info | more)
 
     @classmethod
     def open(cls, folder: str | Path) -> Store:
@@ -104,6 +119,9 @@ class Store:
             raise XRetrieveError(
                 f"{path} is damaged: {len(lines)} items and vectors {vectors.shape} instead of {rows} rows"
             )
+        if self.has_tokens:
+            tokens = self.info["tokens"]
+            self.token_parts.append(TokenPart(path, rows, tokens["dim"], tokens["pooled"]) if rows else None)
         self.parts.append(vectors)
         self.items += [_item(line) for line in lines[:rows]]
         for line in lines[rows:]:  # changes to earlier rows
@@ -120,6 +138,38 @@ class Store:
     def live(self) -> np.ndarray:
         """(N,) row numbers of the items that are there, ascending."""
         return np.fromiter((row for row, item in enumerate(self.items) if item is not None), np.int64)
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether pictures keep their local tokens beside their vectors."""
+        return bool(self.info.get("tokens"))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the picture that has most."""
+        return max((int(part.lengths.max()) for part in self.token_parts if part is not None), default=1)
+
+    def spool(self) -> TokenSpool | None:
+        """Takes the tokens of pictures on their way to :meth:`change`; None where the gallery keeps none."""
+        return TokenSpool(self.folder, self.info["tokens"]["pooled"]) if self.has_tokens else None
+
+    def tokens(self, rows: Sequence[int] | np.ndarray) -> Prepared:
+        """Local tokens, mask and the head's own vectors of some rows (at least one); float32 on the CPU, no extras."""
+        rows = np.asarray(rows, dtype=np.int64)
+        own = self.info["tokens"]["pooled"]
+        pooled = None if own else torch.from_numpy(self.vectors(rows))
+        found, start = [], 0
+        for part, tokens in zip(self.parts, self.token_parts, strict=True):
+            here = np.flatnonzero((rows >= start) & (rows < start + len(part)))
+            if tokens is not None and len(here):
+                found.append((here, *tokens.read(rows[here] - start)))
+                if own:
+                    values = torch.from_numpy(tokens.pooled[rows[here] - start])
+                    pooled = values.new_empty(len(rows), values.shape[1]) if pooled is None else pooled
+                    pooled[torch.from_numpy(here)] = values
+            start += len(part)
+        assert pooled is not None, "no rows asked for"
+        return join(found, pooled)
 
     def vectors(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """(N, D) float32 vectors of some rows."""
@@ -138,13 +188,14 @@ class Store:
         items: Sequence[Item] = (),
         vectors: np.ndarray | None = None,
         updated: Sequence[Item] = (),
+        tokens: TokenSpool | None = None,
         **info: Any,
     ) -> None:
         """One step, all or nothing.
 
         Args:
             removed: ids that go.
-            items: new items, with their ``vectors`` (N, D).
+            items: new items, with their ``vectors`` (N, D), and ``tokens`` where the gallery keeps them.
             updated: items that take the place of those with the same ids; their vectors stay.
             info: keys of ``gallery.json`` to set.
         """
@@ -153,7 +204,7 @@ class Store:
         if items or updated:
             part = {"name": f"{len(new['parts']):04d}-{uuid.uuid4().hex[:6]}", "rows": len(items)}
             array = np.zeros((0, new["dim"]), np.float32) if vectors is None else np.asarray(vectors, np.float32)
-            self._write_part(part["name"], items, array, [(self.rows[item.id], item) for item in updated])
+            self._write_part(part["name"], items, array, [(self.rows[item.id], item) for item in updated], tokens)
             new["parts"] = [*new["parts"], part]
         new["count"] = len(self.rows) - len(removed) + len(items)
         self._commit(new)
@@ -168,9 +219,13 @@ class Store:
         live = self.live()
         part = {"name": f"0000-{uuid.uuid4().hex[:6]}", "rows": len(live)}
         items = [self.items[row] for row in live]
-        self._write_part(part["name"], items, self.vectors(live), [])  # type: ignore[arg-type]
+        tokens = self.spool()
+        if tokens is not None:
+            for start in range(0, len(live), MERGED):
+                tokens.append(self.tokens(live[start : start + MERGED]))
+        self._write_part(part["name"], items, self.vectors(live), [], tokens)  # type: ignore[arg-type]
         self._commit(self.info | {"parts": [part] if len(live) else [], "removed": []} | info)
-        self.items, self.parts = [], []
+        self.items, self.parts, self.token_parts = [], [], []
         if len(live):
             self._read_part(self.folder / "parts" / part["name"], part["rows"])
         self.rows = {item.id: row for row, item in enumerate(self.items) if item is not None}
@@ -189,11 +244,18 @@ class Store:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _write_part(
-        self, name: str, items: Sequence[Item], vectors: np.ndarray, changes: list[tuple[int, Item]]
+        self,
+        name: str,
+        items: Sequence[Item],
+        vectors: np.ndarray,
+        changes: list[tuple[int, Item]],
+        tokens: TokenSpool | None,
     ) -> None:
         lines = [item.to_dict() for item in items] + [item.to_dict() | {"row": row} for row, item in changes]
         with atomic_folder(self.folder / "parts" / name) as part:
             np.save(part / "vectors.npy", vectors)
+            if tokens is not None and items:
+                tokens.write(part)
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
             (part / "items.jsonl").write_text(text, encoding="utf-8")
 

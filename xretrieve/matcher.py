@@ -23,6 +23,7 @@ from xretrieve.utils.files import atomic_folder, read_json, write_json
 
 if TYPE_CHECKING:
     from xretrieve.data.cache import FeatureCache
+    from xretrieve.ensemble import Ensemble
     from xretrieve.gallery import Gallery
 
 FORMAT = 1
@@ -90,7 +91,15 @@ class Matcher(nn.Module):
         With a ``cache`` the backbone's tokens are read from it, and written to it where they are missing.
         A picture that cannot be read, or features with NaN, raise an error that names it.
         """
-        return self._encode(self.image, self.head.prepare_gallery, items, ids, batch_size, cache, progress)
+        return self.encode_images_for([self.head], items, ids, batch_size, cache, progress)[0]
+
+    @torch.inference_mode()
+    def encode_images_for(
+        self, heads: Sequence[Head], items: Sequence[Any], ids: Sequence[str] | None = None, batch_size: int = 64,
+        cache: FeatureCache | None = None, progress: bool = False,
+    ) -> list[Prepared]:
+        """As :meth:`encode_images`, for several heads over this image backbone, which sees each picture once."""
+        return self._encode(self.image, heads, items, ids, batch_size, cache, progress)
 
     @torch.inference_mode()
     def encode_texts(
@@ -100,13 +109,21 @@ class Matcher(nn.Module):
 
         The ``cache`` serves a frozen text backbone only: what a trained one computes is cheap and no other run uses it.
         """
+        return self.encode_texts_for([self.head], texts, batch_size, cache, progress)[0]
+
+    @torch.inference_mode()
+    def encode_texts_for(
+        self, heads: Sequence[Head], texts: Sequence[str], batch_size: int = 256, cache: FeatureCache | None = None,
+        progress: bool = False,
+    ) -> list[Prepared]:
+        """As :meth:`encode_texts`, for several heads over this text backbone, which sees each text once."""
         cache = cache if self.text.frozen else None
-        return self._encode(self.text, self.head.prepare_queries, texts, None, batch_size, cache, progress)
+        return self._encode(self.text, heads, texts, None, batch_size, cache, progress)
 
     def _encode(
-        self, backbone: Backbone, prepare: Any, items: Sequence[Any], ids: Sequence[str] | None,
+        self, backbone: Backbone, heads: Sequence[Head], items: Sequence[Any], ids: Sequence[str] | None,
         batch_size: int, cache: FeatureCache | None, progress: bool,
-    ) -> Prepared:
+    ) -> list[Prepared]:
         if not len(items):
             raise XRetrieveError(f"nothing to encode: the list of {backbone.modality}s is empty")
         was_training = self.training
@@ -116,8 +133,10 @@ class Matcher(nn.Module):
             if cache is not None
             else None
         )
-        pooled = stored.pooled if stored is not None and self.reads(backbone.modality) == "pooled" else None
-        parts = []
+        side = backbone.modality
+        only_pooled = all(head.reads(side, head.config) == "pooled" for head in heads)
+        pooled = stored.pooled if stored is not None and only_pooled else None
+        parts: list[list[Prepared]] = [[] for _ in heads]
         for start in range(0, len(items), batch_size):
             rows = range(start, min(start + batch_size, len(items)))
             if pooled is not None:  # the local tokens stay on disk
@@ -127,23 +146,34 @@ class Matcher(nn.Module):
             else:
                 tokens = backbone.encode([items[i] for i in rows], batch_size)
             tokens.check_finite([str(ids[i]) if ids is not None else str(items[i]) for i in rows])
-            parts.append(prepare(tokens.to(self.device)))
+            tokens = tokens.to(self.device)
+            for head, done in zip(heads, parts, strict=True):
+                done.append(head.prepare_gallery(tokens) if side == "image" else head.prepare_queries(tokens))
         self.train(was_training)
-        return Prepared.cat(parts)
+        return [Prepared.cat(done) for done in parts]
 
-    def encode_query(self, query: Query | str) -> Prepared:
-        """Any query to one row of prepared tokens; a plain string is taken as :class:`Text`."""
+    @torch.inference_mode()
+    def encode_query(self, query: Query | str, coarse: bool = False) -> Prepared:
+        """Any query to one row of prepared tokens; a plain string is taken as :class:`Text`.
+
+        With ``coarse`` only the coarse vector is made, which answers more kinds of queries than some heads can score;
+        a kind that the head cannot answer is a :class:`~xretrieve.errors.QueryKindError`.
+        """
         if isinstance(query, str):
             query = Text(query)
+
+        def kept(prepared: Prepared) -> Prepared:
+            return Prepared.from_pooled(prepared.pooled) if coarse else prepared
+
         if isinstance(query, Text):
-            return self.encode_texts([query.text])
-        with torch.inference_mode():
-            if isinstance(query, MultiText):
-                return self.head.combine_texts(self.encode_texts(list(query)))
-            if isinstance(query, Image):
-                return self.encode_images([query.image])
-            if isinstance(query, ImageText):
-                return self.head.combine_image_text(self.encode_images([query.image]), self.encode_texts([query.text]))
+            return kept(self.encode_texts([query.text]))
+        if isinstance(query, MultiText):
+            return self.head.combine_texts(kept(self.encode_texts(list(query))))
+        if isinstance(query, Image):
+            return self.head.image_query(kept(self.encode_images([query.image])))
+        if isinstance(query, ImageText):
+            image, text = self.encode_images([query.image]), self.encode_texts([query.text])
+            return self.head.combine_image_text(kept(image), kept(text))
         raise XRetrieveError(f"not a query: {query!r}; use Text, MultiText, Image or ImageText")
 
     @torch.inference_mode()
@@ -203,11 +233,12 @@ class Matcher(nn.Module):
         return Gallery.build(self, source, out, **options)
 
 
-def load(name: str | Path, weights: str | Path | None = None, **options: Any) -> Matcher:
+def load(name: str | Path, weights: str | Path | None = None, **options: Any) -> Matcher | Ensemble:
     """A matcher from a run folder, a matcher folder, or a pretrained two-tower model.
 
     Args:
-        name: ``runs/x``; ``open_clip:ARCH/TAG``; ``transformers:NAME_OR_FOLDER`` (CLIP, SigLIP).
+        name: ``runs/x`` (of a recipe with `members` an :class:`xretrieve.ensemble.Ensemble`); ``open_clip:ARCH/TAG``;
+            ``transformers:NAME_OR_FOLDER`` (CLIP, SigLIP).
         weights: of a pretrained model, a local file with the weights of both towers; nothing is fetched then.
         options: for pretrained models, passed to both towers of :func:`xretrieve.create_backbone`.
     """
@@ -215,9 +246,14 @@ def load(name: str | Path, weights: str | Path | None = None, **options: Any) ->
         options["weights"] = str(Path(weights).expanduser().resolve())
     folder = Path(name)
     for candidate in (folder / "matcher", folder):
-        if (candidate / "config.json").is_file() and (candidate / "image").is_dir():
+        ensemble = (candidate / "ensemble.json").is_file()
+        if ensemble or ((candidate / "config.json").is_file() and (candidate / "image").is_dir()):
             if options:
                 raise XRetrieveError(f"{folder} is a saved matcher; it takes no options ({', '.join(options)})")
+            if ensemble:
+                from xretrieve.ensemble import Ensemble
+
+                return Ensemble.load(candidate)
             matcher = Matcher.load(candidate)
             matcher.source = str(folder)
             return matcher

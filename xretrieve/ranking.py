@@ -20,13 +20,17 @@ THUMBNAIL = 320  # longest side in pixels
 
 @dataclass(frozen=True)
 class Hit:
-    """One result: rank from 1, gallery id, float32 score, path (None for precomputed features), metadata."""
+    """One result: rank from 1, gallery id, float32 score, path (None for precomputed features), metadata.
+
+    ``exact`` is false below the candidates that the head scored: those hits are in coarse order, by coarse scores.
+    """
 
     rank: int
     id: str
     score: float
     path: Path | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    exact: bool = True
 
 
 class Ranking:
@@ -99,15 +103,23 @@ class Ranking:
                 "score": h.score,
                 "path": str(h.path) if h.path else None,
                 "metadata": h.metadata,
+                "exact": h.exact,
             }
             for h in self.hits
         ]
         return {"query": describe_query(self.query), "note": self.note, "hits": hits}
 
     def to_trec(self, tag: str = "xretrieve", query_id: str = "1") -> str:
-        """The lines of a TREC run file: ``query Q0 id rank score tag``. White space in ids becomes ``%20`` etc."""
+        """The lines of a TREC run file: ``query Q0 id rank score tag``. White space in ids becomes ``%20`` etc.
+
+        Tools sort these lines by score, so the scores of hits in coarse order are moved below those of the exact ones.
+        """
+        exact = [h.score for h in self.hits if h.exact]
+        coarse = [h.score for h in self.hits if not h.exact]
+        down = max(coarse) - min(exact) + 1 if exact and coarse else 0.0
+        scored = [(h, h.score if h.exact else h.score - down) for h in self.hits]
         return "".join(
-            f"{_field(query_id)} Q0 {_field(h.id)} {h.rank} {h.score:.9g} {_field(tag)}\n" for h in self.hits
+            f"{_field(query_id)} Q0 {_field(h.id)} {h.rank} {score:.9g} {_field(tag)}\n" for h, score in scored
         )
 
     def to_html(self, path: str | Path) -> Path:

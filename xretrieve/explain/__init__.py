@@ -1,0 +1,8 @@
+"""Why a picture was found: attention between words and regions as numbers, as heat over the picture, as a page."""
+
+from __future__ import annotations
+
+from xretrieve.explain.attention import attention_of
+from xretrieve.explain.heat import heat_map, overlay
+
+__all__ = ["attention_of", "heat_map", "overlay"]

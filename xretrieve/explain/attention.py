@@ -1,0 +1,80 @@
+"""Attention between the words of a text and the regions of a picture, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xretrieve.backbones.places import Layout
+from xretrieve.heads.base import l2
+from xretrieve.tokens import Prepared
+
+DIGITS = 6
+
+
+@torch.inference_mode()
+def attention_of(
+    head: Any, text: Prepared, image: Prepared, words: Sequence[str] = (), layout: Layout | None = None
+) -> dict[str, Any]:
+    """What each word looks at, and what each region looks at.
+
+    Args:
+        head: a head with ``attention(text, image)`` (:class:`xretrieve.heads.local.LocalHead`).
+        text, image: one prepared row each.
+        words: what the real tokens of the text are; they are numbered where that is not known.
+        layout: where the regions lie.
+
+    Returns:
+        A dict that ``json.dumps`` takes, W words and R regions:
+
+        - ``words``: W strings; markers and unknown words in angle brackets.
+        - ``regions``: R. ``layout``: :meth:`Layout.to_dict`, or None.
+        - ``streams``: per stream of the head ``weights`` and ``match``. In ``t2i`` words look at regions: ``weights``
+          is W lists of R numbers that sum to 1. In ``i2t`` regions look at words: R lists of W numbers that sum to 1.
+          ``match`` is the cosine between what looks and the mixture that it looks at: how well each word is found in
+          the picture, how well each region is described by the text.
+        - ``map``: per stream R numbers that sum to 1, one heat for the whole text. ``t2i``: the words' weights, each
+          word counted by its match. ``i2t``: the regions' matches.
+
+        Padded regions (between real ones) have zeros.
+    """
+    text, image = text.trim(), image.trim()
+    real_words, real_regions = text.mask[0], image.mask[0]
+    w, r = text.local[0][real_words].float(), image.local[0].float()
+    streams: dict[str, Any] = {}
+    maps: dict[str, list[float]] = {}
+    for stream, found in head.attention(text, image).items():
+        weights = found[0, 0].float()  # (queries, context)
+        if stream == "t2i":
+            weights = weights[real_words].masked_fill(~real_regions, 0)  # (W,R)
+            match = _cosine(w, weights @ r)
+            heat = match.clamp(min=0) @ weights  # (R,)
+        else:
+            weights = weights[:, real_words].masked_fill(~real_regions[:, None], 0)  # (R,W)
+            match = _cosine(r, weights @ w).masked_fill(~real_regions, 0)
+            heat = match.clamp(min=0)
+        streams[stream] = {"weights": _values(weights), "match": _values(match)}
+        maps[stream] = _values(heat / heat.sum().clamp(min=1e-12))
+    named = list(words) if len(words) == len(w) else [f"#{i + 1}" for i in range(len(w))]
+    return {
+        "words": named,
+        "regions": len(r),
+        "layout": layout.to_dict() if layout is not None else None,
+        "streams": streams,
+        "map": maps,
+    }
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    return (l2(a) * l2(b)).sum(-1)
+
+
+def _values(x: Tensor) -> list[Any]:
+    return (
+        [[round(v, DIGITS) for v in row] for row in x.tolist()]
+        if x.ndim == 2
+        else [round(v, DIGITS) for v in x.tolist()]
+    )

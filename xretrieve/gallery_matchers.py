@@ -1,0 +1,137 @@
+"""The matchers behind a gallery: the one that scores, and the one whose vectors choose the candidates.
+
+`gallery.json` names both. Under ``coarse`` it says whose the vectors are: of another ``matcher`` (an identity as under
+``matcher``), of the ``head`` itself, whose coarse space was trained, or of ``none``: then they choose nothing. Without
+the key they are the head's and their inner product is its score.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xretrieve.errors import XRetrieveError
+from xretrieve.gallery_store import Store
+
+if TYPE_CHECKING:
+    from xretrieve.matcher import Matcher
+
+# key of gallery.json: argument of Gallery.open, option on the command line
+GIVEN = {"matcher": ("matcher=", "--model"), "coarse": ("coarse=", "--coarse")}
+
+
+class Matchers:
+    """Each is the one given, or loaded from its source when it is first needed; another one is refused.
+
+    Args:
+        store: the gallery on disk.
+        matcher: made the gallery.
+        coarse: made its vectors.
+    """
+
+    def __init__(self, store: Store, matcher: Matcher | None = None, coarse: Matcher | None = None) -> None:
+        self._store = store
+        self._loaded = {key: one for key, one in (("matcher", matcher), ("coarse", coarse)) if one is not None}
+        if coarse is not None and self.coarse_by != "matcher":
+            raise XRetrieveError(f"{store.folder} was built without a coarse matcher; leave out {GIVEN['coarse'][0]}")
+        for key, one in self._loaded.items():
+            self._check(key, one)
+
+    @property
+    def main(self) -> Matcher:
+        """The matcher that scores."""
+        return self._get("matcher")
+
+    @property
+    def coarse_by(self) -> str:
+        """Whose the coarse vectors are: `matcher` (another one), `head` (the head's own) or `none`."""
+        return self._store.info.get("coarse", {"by": "head"})["by"]
+
+    @property
+    def coarse(self) -> Matcher:
+        """The matcher whose vectors the index holds."""
+        return self._get("coarse") if self.coarse_by == "matcher" else self.main
+
+    @property
+    def other(self) -> Matcher | None:
+        """The coarse matcher where it is another one."""
+        return self.coarse if self.coarse_by == "matcher" else None
+
+    def _get(self, key: str) -> Matcher:
+        if key not in self._loaded:
+            matcher = self._load(key)
+            self._check(key, matcher)
+            self._loaded[key] = matcher
+        return self._loaded[key]
+
+    def _load(self, key: str) -> Matcher:
+        from xretrieve.matcher import load
+
+        folder, about = self._store.folder, self._store.info[key]
+        argument, option = GIVEN[key]
+        made = "was made by" if key == "matcher" else "takes its candidates from"
+        if not about["source"]:
+            raise XRetrieveError(
+                f"{folder} {made} {about['name']!r}, which was never saved; pass {argument} to Gallery.open"
+            )
+        try:
+            return load(about["source"], **about.get("source_options", {}))
+        except XRetrieveError as error:
+            raise XRetrieveError(
+                f"{folder} {made} {about['source']}, which cannot be loaded: {error} "
+                f"(moved? pass {argument} to Gallery.open, or {option} on the command line)"
+            ) from error
+
+    def _check(self, key: str, matcher: Matcher) -> None:
+        about = self._store.info[key]
+        made, given = about["fingerprint"], matcher.fingerprint()
+        if made != given:
+            what = "was made by" if key == "matcher" else "takes its candidates from coarse"
+            raise XRetrieveError(
+                f"{self._store.folder} {what} matcher {made} ({about['name']}), "
+                f"not by {given} ({matcher.name}): their vectors cannot be compared; "
+                "use the first, or build the gallery again"
+            )
+
+
+def identity(matcher: Matcher) -> dict[str, Any]:
+    """Name, fingerprint, and what :func:`xretrieve.load` needs to give it again; folders as absolute paths."""
+    source = str(getattr(matcher, "source", "") or "")
+    options = getattr(matcher, "source_options", {})
+    try:
+        json.dumps(options)
+    except TypeError:  # made with Python objects: only the caller can make it again
+        source, options = "", {}
+    place = str(Path(source).resolve()) if source and Path(source).exists() else source
+    return {"name": matcher.name, "fingerprint": matcher.fingerprint(), "source": place, "source_options": options}
+
+
+def coarse_entry(matcher: Matcher, coarse: Matcher | None, index: str) -> dict[str, Any]:
+    """The ``coarse`` entry of a new gallery: ``{}`` where an index of vectors is all that the head needs.
+
+    A matcher that cannot choose candidates, or one where none is wanted, is refused.
+    """
+    head = getattr(matcher, "head", None)
+    if head is None or head.indexable:
+        if coarse is not None:
+            raise XRetrieveError(
+                f"{matcher.name}: the vectors of its head {getattr(head, 'name', 'dual')!r} are its scores, so it "
+                "rides on nothing; leave out coarse (--coarse)"
+            )
+        return {}
+    if coarse is not None:
+        if not coarse.head.indexable:
+            raise XRetrieveError(
+                f"coarse matcher {coarse.name}: head {coarse.head.name!r} scores token by token; give a run with a "
+                "dual encoder, or a pretrained model such as open_clip:ARCH/TAG"
+            )
+        return {"by": "matcher", **identity(coarse)}
+    if getattr(head, "coarse", head.indexable):
+        return {"by": "head"}
+    if index != "flat":
+        raise XRetrieveError(
+            f"head {head.name!r} has no trained coarse space, so index {index!r} would choose at random: leave it out "
+            "(every picture is scored), or give coarse (--coarse RUN), a dual encoder that chooses the candidates"
+        )
+    return {"by": "none"}

@@ -1,0 +1,158 @@
+"""The two stages of a search: the coarse vectors choose candidates, the head scores them exactly.
+
+A head whose vectors are its scores needs the first stage only. One that scores token by token takes its candidates from
+a coarse space; where there is none, it scores every picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xretrieve.errors import QueryKindError, XRetrieveError
+from xretrieve.gallery_encode import to_numpy
+from xretrieve.gallery_index import GalleryIndex
+from xretrieve.gallery_matchers import Matchers
+from xretrieve.gallery_store import Store
+from xretrieve.heads.scoring import score_matrix, score_pairs
+from xretrieve.query import Query
+from xretrieve.tokens import Prepared
+
+RERANKED = 100  # candidates that are scored exactly, unless a search says otherwise
+READ = 64 * 2**20  # bytes of tokens (as float32) that are read from the disk at once
+ALL = "all"
+
+Rerank = int | str | None
+
+
+@dataclass
+class Found:
+    """Rows of a gallery, best first, and their scores; the head itself scored the first ``exact`` of them."""
+
+    rows: list[int]
+    scores: list[float]
+    exact: int
+    note: str = ""
+
+
+class Stages:
+    """Coarse order and exact scores of one gallery.
+
+    Args:
+        store: rows, vectors and tokens.
+        index: over the vectors.
+        matchers: encode the queries.
+    """
+
+    def __init__(self, store: Store, index: GalleryIndex, matchers: Matchers) -> None:
+        self._store, self._index, self._matchers = store, index, matchers
+
+    def find(self, query: Query, k: int, allowed: np.ndarray | None, rerank: Rerank) -> Found:
+        """The best ``k`` rows for a query, of those ``allowed`` (None: of all); ``rerank`` as in ``Gallery.search``."""
+        count = self.how_many(rerank)
+        total = len(self._store) if allowed is None else len(allowed)
+        k = min(k, total)
+        if not total:
+            return Found([], [], 0)
+        if not self._store.has_tokens:
+            rows, scores = self._coarse(query, k, allowed, self._matchers.main.encode_query(query))
+            return Found(rows, scores, len(rows))
+        note, prepared = "", None
+        if count != 0:
+            try:
+                prepared = self._matchers.main.encode_query(query).check_finite([repr(query)])
+            except QueryKindError as error:
+                if rerank is not None or self._matchers.coarse_by == "none":
+                    raise
+                note = f"{error}; so this is the order of the coarse vectors"
+        if prepared is None:
+            rows, scores = self._coarse(query, k, allowed)
+            return Found(rows, scores, 0, note)
+        if count is None or count >= total:
+            every = self._store.live() if allowed is None else allowed
+            scored = self.scan(prepared, every)[0]
+            best = _order(scored)[:k]
+            return Found(every[best].tolist(), scored[best].tolist(), len(best))
+        rows, scores = self._coarse(query, max(k, count), allowed, prepared)
+        scored = self.rescore(prepared, np.array([rows[:count]], np.int64))[0]
+        best = _order(scored)
+        rows[:count], scores[:count] = np.array(rows)[best].tolist(), scored[best].tolist()
+        return Found(rows[:k], scores[:k], min(k, len(best)))
+
+    def how_many(self, rerank: Rerank) -> int | None:
+        """Candidates to score exactly, None for every picture. What cannot be done is an error."""
+        if isinstance(rerank, str) and rerank != ALL:
+            raise XRetrieveError(f"rerank is {rerank!r}; give a number of candidates, 0 for none, or {ALL!r}")
+        if isinstance(rerank, bool) or not isinstance(rerank, (int, str, type(None))):
+            raise XRetrieveError(f"rerank is {rerank!r}; give a whole number of candidates, or {ALL!r}")
+        if isinstance(rerank, int) and rerank < 0:
+            raise XRetrieveError(f"rerank is {rerank}; give 0 for the coarse order, or more candidates")
+        if rerank == ALL or not self._store.has_tokens:
+            return None
+        if self._matchers.coarse_by != "none":
+            return RERANKED if rerank is None else int(rerank)
+        if rerank is None:
+            return None
+        raise XRetrieveError(
+            f"rerank={rerank} needs a coarse space to take candidates from, and {self._store.folder} has none: leave "
+            "rerank out (every picture is scored exactly), build the gallery again with a dual encoder as coarse "
+            "(--coarse RUN), or train the matcher with a coarse loss"
+        )
+
+    @torch.inference_mode()
+    def scan(self, queries: Prepared, rows: np.ndarray) -> np.ndarray:
+        """Exact scores (Q, N) float32 of some rows, read from the disk piece by piece."""
+        parts = [score_matrix(self._matchers.main.head, queries, self._read(piece)) for piece in self._pieces(rows)]
+        return _float32(torch.cat(parts, 1))
+
+    @torch.inference_mode()
+    def rescore(self, queries: Prepared, candidates: np.ndarray) -> np.ndarray:
+        """Exact scores (Q, K) float32 of each query's own candidates, rows (Q, K); a row that several queries name is
+        read once."""
+        parts = []
+        for columns in self._pieces(np.arange(candidates.shape[1]), len(candidates)):
+            rows, places = np.unique(candidates[:, columns], return_inverse=True)
+            listed = torch.from_numpy(places.reshape(len(candidates), -1))
+            parts.append(score_pairs(self._matchers.main.head, queries, self._read(rows), listed))
+        return _float32(torch.cat(parts, 1))
+
+    def _pieces(self, rows: np.ndarray, times: int = 1) -> Iterator[np.ndarray]:
+        """Rows in runs whose tokens fit the memory of one step."""
+        step = max(1, READ // (4 * self._store.longest * self._store.info["tokens"]["dim"] * times))
+        return (rows[start : start + step] for start in range(0, len(rows), step))
+
+    def _read(self, rows: np.ndarray) -> Prepared:
+        matcher = self._matchers.main
+        tokens = self._store.tokens(rows).to(matcher.device)
+        with torch.inference_mode():
+            return matcher.head.restore_gallery(tokens.local, tokens.mask, tokens.pooled)
+
+    def _coarse(
+        self, query: Query, k: int, allowed: np.ndarray | None, prepared: Prepared | None = None
+    ) -> tuple[list[int], list[float]]:
+        """Rows and scores of the best ``k`` by the coarse vectors; ``prepared`` is what the main matcher made of the
+        query."""
+        if prepared is None or self._matchers.coarse_by == "matcher":
+            prepared = self._matchers.coarse.encode_query(query, coarse=True)
+        dim = self._store.info["dim"]
+        if prepared.pooled.shape != (1, dim):
+            raise XRetrieveError(
+                f"the query became vectors of shape {tuple(prepared.pooled.shape)}; the gallery holds {dim} values each"
+            )
+        prepared.check_finite([repr(query)])
+        scores, rows = self._index.search(to_numpy(prepared.pooled), k, allowed)
+        found = rows[0] >= 0
+        return rows[0][found].tolist(), scores[0][found].tolist()
+
+
+def _order(scores: np.ndarray) -> np.ndarray:
+    """Places from the highest score to the lowest; equal ones keep their order."""
+    return np.argsort(-scores, kind="stable")
+
+
+def _float32(scores: Tensor) -> np.ndarray:
+    return scores.float().cpu().numpy()

@@ -21,7 +21,8 @@ PLACES = {
     "BackboneConfig": "`image` and `text`",
     "HeadConfig": "`head`",
     "StageConfig": "an entry of `stages`",
-    "LossConfig": "`loss` of a stage",
+    "LossConfig": "`loss` and `coarse_loss` of a stage",
+    "MemberConfig": "an entry of `members`, unless it is a name only",
 }
 
 
@@ -68,15 +69,20 @@ def test_no_dataclass_of_the_recipe_is_left_out() -> None:
 def test_every_recipe_loads_and_names_what_exists(name: str) -> None:
     from xretrieve.data import datasets
     from xretrieve.evaluation import get_protocol
+    from xretrieve.evaluation.published import published_rows
     from xretrieve.heads import head_class
     from xretrieve.training.losses import create_loss
+    from xretrieve.training.members import member_source
 
     recipe = load_recipe(name)
     assert recipe.name == name and recipe.task == name.split("/")[0] and recipe.description
     assert recipe.dataset.name in datasets.names()
-    get_protocol(recipe.protocol), head_class(recipe.head.name)
-    for stage in recipe.stages:
-        create_loss(stage.loss.name, **stage.loss.options)
+    get_protocol(recipe.protocol), published_rows(recipe.dataset.name, recipe.protocol, recipe.published)
+    made = [member_source(recipe, member) for member in recipe.members] if recipe.members else [recipe]
+    for single in made:
+        head_class(single.head.name)
+        for stage in single.stages:
+            create_loss(stage.loss.name, **stage.loss.options)
 
 
 def test_every_protocol_is_explained() -> None:

@@ -40,6 +40,8 @@ def test_every_shipped_recipe_loads_and_names_things_that_exist() -> None:
         recipe = load_recipe(name)
         assert recipe.name == name and recipe.description
         get_protocol(recipe.protocol)
+        if recipe.members:
+            continue  # tests/test_docs.py loads its members
         head_class(recipe.head.name)
         for stage in recipe.stages:
             create_loss(stage.loss.name, **stage.loss.options)

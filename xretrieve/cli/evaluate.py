@@ -36,7 +36,9 @@ def evaluate(
     from xretrieve.evaluation.evaluator import evaluate as run_evaluation
     from xretrieve.evaluation.protocols import get_protocol
     from xretrieve.evaluation.published import published_rows
+    from xretrieve.evaluation.rows import member_row
     from xretrieve.matcher import load
+    from xretrieve.training.members import member_reports
 
     if protocol is not None:
         get_protocol(protocol)  # a wrong name should not cost a model's loading time
@@ -79,7 +81,10 @@ def evaluate(
         trec=trec,
     )
     published = published_rows(name, report.protocol.name) if split == "test" else []
-    folder = report.save(out or _folder(run, name, split, at_home or not own), published=published)
+    report.published = [row for row in published if row.name in (recipe.get("published") or [])]
+    members = member_reports(Path(run), report)
+    report.members = [member_row(member) for member in members]
+    folder = report.save(out or _folder(run, name, split, at_home or not own), rows=members, published=published)
     if json:
         print(report.to_json())
         return

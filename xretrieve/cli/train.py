@@ -60,6 +60,7 @@ def train(
     from rich.console import Console
 
     Console().print(run.report)
-    typer.echo(f"run folder: {run.folder} (recipe.yaml, log.csv, curves.png, matcher/, report.html)")
+    holds = "members/, report.html" if run.recipe.members else "log.csv, curves.png, matcher/, report.html"
+    typer.echo(f"run folder: {run.folder} (recipe.yaml, {holds})")
     for name, text in missed.items():
         typer.echo(f"note: expected by the recipe, not met: {name} {text}", err=True)

@@ -70,7 +70,7 @@ def evaluate(
         expected_images=dataset.expected_images,
         bootstrap=bootstrap,
         seed=seed,
-        name=name or getattr(matcher, "name", "") or type(matcher).__name__,
+        name=row_name(matcher, name),
         trec=trec,
     )
     report.dataset["layout"] = dataset.layout
@@ -82,6 +82,12 @@ def evaluate(
     }
     report.seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, **parts}
     return report
+
+
+def row_name(matcher: Any, name: str = "") -> str:
+    """What a matcher is called in tables; a star at the end marks an average of several."""
+    name = name or getattr(matcher, "name", "") or type(matcher).__name__
+    return name if len(getattr(matcher, "members", ())) < 2 or name.endswith("*") else f"{name}*"
 
 
 def score_matrix(

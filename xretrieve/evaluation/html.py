@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xretrieve.evaluation import plots
 from xretrieve.evaluation.metrics import DIRECTIONS
+from xretrieve.evaluation.rows import PublishedRow
 from xretrieve.evaluation.terminal import LABELS, setting_lines
 
 if TYPE_CHECKING:
@@ -20,21 +20,6 @@ HEADINGS = {
     "median": "In the middle",
     "worst": "Worst",
 }
-
-
-@dataclass(frozen=True)
-class PublishedRow:
-    """Figures that others printed, shown apart from the measured ones.
-
-    Args:
-        name: the model.
-        values: metric name -> value, as printed; missing ones stay empty.
-        source: paper or repository, in words.
-    """
-
-    name: str
-    values: dict[str, float] = field(default_factory=dict)
-    source: str = ""
 
 
 def render(
@@ -65,7 +50,7 @@ def render(
         lstrip_blocks=True,
     )
     measured = [report, *(row for row in rows if row is not report)]
-    same = [row for row in measured if _comparable(row, report)]
+    same = [row for row in measured if comparable(row, report)]
     ks = report.protocol.ks
     return environment.get_template("report.html").render(
         title=title or report.name or "Evaluation",
@@ -76,7 +61,7 @@ def render(
         ],
         ks=ks,
         recalls=[f"{d}_r{k}" for d in DIRECTIONS for k in ks],
-        rows=[(row, _comparable(row, report)) for row in measured] if len(measured) > 1 or published else [],
+        rows=[(row, comparable(row, report)) for row in measured] if len(measured) > 1 or published else [],
         published=published if report.metrics.setting.coverage >= 1 else [],
         hidden=len(published) if report.metrics.setting.coverage < 1 else 0,
         recall_plot=plots.recall_plot(report),
@@ -89,7 +74,8 @@ def render(
     )
 
 
-def _comparable(row: Report, report: Report) -> bool:
+def comparable(row: Report, report: Report) -> bool:
+    """Whether two reports were measured on the same split under the same rules."""
     a, b = row.metrics.setting, report.metrics.setting
     return (a.dataset, a.split, a.images, a.captions, row.protocol) == (
         b.dataset,

@@ -6,7 +6,10 @@ a side with two numbers has no R@10, an empty cell was not printed. A star marks
 
 from __future__ import annotations
 
-from xretrieve.evaluation.html import PublishedRow
+from collections.abc import Sequence
+
+from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.evaluation.rows import PublishedRow
 
 _COLUMNS = {("flickr30k", "flickr-1k"): 1, ("mscoco", "coco-1k"): 2, ("mscoco", "coco-5k"): 3}
 
@@ -59,23 +62,38 @@ InternVL-G 14B, re-ranked (I) | 95.7 99.7 99.9 / 85.0 97.0 98.6 |  | 74.9 91.3 9
 """
 
 
-def published_rows(dataset: str, protocol: str) -> list[PublishedRow]:
+def published_rows(dataset: str, protocol: str, names: Sequence[str] | None = None) -> list[PublishedRow]:
     """The figures printed for a dataset under a protocol; empty where there are none.
+
+    Args:
+        dataset, protocol: what they were printed for: the whole test split, never a part of it.
+        names: only these, in this order; a name that is not there is an error. None: all.
 
     >>> [row.values["rsum"] for row in published_rows("flickr30k", "flickr-1k") if row.name == "SGRAF* (paper)"]
     [499.6]
     >>> published_rows("flickr8k", "flickr-1k")
     []
     """
-    column = _COLUMNS.get((dataset, protocol))
+    rows = _all_rows(_COLUMNS.get((dataset, protocol)))
+    if names is None:
+        return list(rows.values())
+    wrong = next((name for name in names if name not in rows), None)
+    if wrong is not None and not rows:
+        raise XRetrieveError(f"published: no figures are known for {dataset} under protocol {protocol!r}, not {wrong!r}")
+    if wrong is not None:
+        raise unknown("published row", wrong, rows)
+    return [rows[name] for name in names]
+
+
+def _all_rows(column: int | None) -> dict[str, PublishedRow]:
     if column is None:
-        return []
-    rows = []
+        return {}
+    rows = {}
     for table, note in ((_TRAINED, "trained on the dataset"), (_ZERO_SHOT, "zero-shot; may have seen test images")):
         for line in table.splitlines():
             cells = [cell.strip() for cell in line.split("|")] + ["", ""]
             if cells[column]:
-                rows.append(PublishedRow(cells[0], _values(cells[column]), note))
+                rows[cells[0]] = PublishedRow(cells[0], _values(cells[column]), note)
     return rows
 
 

@@ -16,6 +16,7 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.metrics import Metric, Metrics
 from xretrieve.evaluation.protocols import Protocol
 from xretrieve.evaluation.ranks import RankCounts
+from xretrieve.evaluation.rows import MemberRow, PublishedRow
 from xretrieve.evaluation.samples import Sample
 from xretrieve.utils.files import atomic_path, read_json, write_json, write_text
 
@@ -40,6 +41,8 @@ class Report:
         samples: rankings to look at.
         thumbnails: image id -> small JPEG, for the samples.
         warnings: what a reader must know before comparing.
+        members: of an ensemble, the rows of its models.
+        published: figures of others that belong beside it (:func:`xretrieve.evaluation.published.published_rows`).
         created: date and time, UTC.
     """
 
@@ -56,6 +59,8 @@ class Report:
     samples: list[Sample] = field(default_factory=list)
     thumbnails: dict[str, bytes] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    members: list[MemberRow] = field(default_factory=list)
+    published: list[PublishedRow] = field(default_factory=list)
     created: str = ""
 
     def __getitem__(self, name: str) -> Metric:
@@ -81,6 +86,8 @@ class Report:
             "dataset": self.dataset,
             "protocol": dataclasses.asdict(self.protocol),
             **self.metrics.to_dict(),
+            "members": [dataclasses.asdict(row) for row in self.members],
+            "published": [dataclasses.asdict(row) for row in self.published],
             "warnings": self.warnings,
             "seconds": self.seconds,
             "versions": self.versions,
@@ -147,6 +154,8 @@ class Report:
             image_ids=image_ids,
             caption_ids=caption_ids,
             samples=[Sample.from_dict(sample) for sample in values["samples"]],
+            members=[MemberRow(**row) for row in values.get("members", [])],
+            published=[PublishedRow(**row) for row in values.get("published", [])],
             thumbnails=thumbs,
             **{k: values[k] for k in ("name", "matcher", "dataset", "seconds", "versions", "warnings", "created")},
         )

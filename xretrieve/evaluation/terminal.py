@@ -9,6 +9,9 @@ from xretrieve.evaluation.metrics import DIRECTIONS
 
 if TYPE_CHECKING:
     from xretrieve.evaluation.report import Report
+    from xretrieve.evaluation.rows import MemberRow, PublishedRow
+
+    Row = MemberRow | PublishedRow
 
 LABELS = {"i2t": "image to text", "t2i": "text to image"}
 
@@ -29,7 +32,9 @@ def to_rich(report: Report) -> Any:
         ends = [f"{_short(m.low)}..{_short(m.high)}" if m.low is not None else "" for m in metrics]
         cells = [Text(f"{_short(m.value)}\n").append(end, style="dim") for m, end in zip(metrics, ends, strict=True)]
         table.add_row(LABELS[direction], *cells)
-    lines = [Text(f"rsum {report['rsum']}", style="bold")]
+    lines: list[Any] = [Text(f"rsum {report['rsum']}", style="bold")]
+    if report.members or report.published:
+        lines.append(beside_table(report))
     lines += [Text(line) for line in setting_lines(report)]
     lines += [Text(f"warning: {warning}", style="yellow") for warning in report.warnings]
     return Group(table, *lines)
@@ -61,23 +66,55 @@ def setting_lines(report: Report) -> list[str]:
 
 def rows_table(reports: Sequence[Report], title: str = "") -> Any:
     """Several models under one protocol, one row each: the recalls and rsum with its interval."""
+    from xretrieve.evaluation.rows import member_row
+
+    table = _recall_table(reports[0].protocol.ks, title)
+    _add_rows(table, reports[0].protocol.ks, [member_row(report) for report in reports])
+    return table
+
+
+def beside_table(report: Report) -> Any:
+    """The report's own row, those of the members that it averages, and what others published, under their headings."""
+    from xretrieve.evaluation.rows import member_row
+
+    ks, whole = report.protocol.ks, report.metrics.setting.coverage >= 1
+    table = _recall_table(ks)
+    _add_rows(table, ks, [member_row(report)], "measured here")
+    if report.members:
+        _add_rows(table, ks, report.members, "its members alone")
+    if report.published and whole:
+        _add_rows(table, ks, report.published, "published by others, not measured here")
+    elif report.published:
+        _add_rows(table, ks, [], "published figures are left out: images are missing here")
+    return table
+
+
+def _recall_table(ks: Sequence[int], title: str = "") -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
-    from rich.text import Text
 
-    ks = reports[0].protocol.ks
     table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("model", min_width=18, overflow="fold")  # the rest leaves it that much of 80 columns
     for direction in DIRECTIONS:
         for k in ks:
             table.add_column(f"{direction}\nR@{k}", justify="right", no_wrap=True)
     table.add_column("rsum", justify="right", no_wrap=True)
-    for report in reports:
-        recalls = [f"{report[f'{d}_r{k}'].value:.1f}" for d in DIRECTIONS for k in ks]
-        rsum = report["rsum"]
-        interval = f"{_short(rsum.low)}..{_short(rsum.high)}" if rsum.low is not None else ""
-        table.add_row(report.name, *recalls, Text(f"{rsum.value:.1f}\n").append(interval, style="dim"))
     return table
+
+
+def _add_rows(table: Any, ks: Sequence[int], rows: Sequence[Row], heading: str = "") -> None:
+    """Rows under a heading; a figure that nobody printed is an empty cell."""
+    from rich.text import Text
+
+    if heading:
+        table.add_section()
+        table.add_row(Text(heading, style="italic"))
+    for row in rows:
+        cells = [row.values.get(name) for name in (*(f"{d}_r{k}" for d in DIRECTIONS for k in ks), "rsum")]
+        *recalls, rsum = ["" if value is None else f"{value:.1f}" for value in cells]
+        low, high = getattr(row, "low", None), getattr(row, "high", None)
+        interval = f"\n{_short(low)}..{_short(high)}" if low is not None and high is not None else ""
+        table.add_row(row.name, *recalls, Text(rsum).append(interval, style="dim"))
 
 
 def to_text(report: Report, width: int = 110) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -26,14 +27,14 @@ from xretrieve.heads.streams import StreamHead, Trace, TrainOn, captions_first
 from xretrieve.tokens import Prepared
 
 
-def fuse_logits(a: Tensor, b: Tensor) -> Tensor:
-    """The exact logit of ``(sigmoid(a) + sigmoid(b)) / 2``; it does not saturate, so it ranks.
+def fuse_logits(*logits: Tensor) -> Tensor:
+    """The exact logit of the mean of some probabilities ``sigmoid(logit)``; it does not saturate, so it ranks.
 
     >>> fuse_logits(torch.tensor(30.0), torch.tensor(30.0)).item()
     30.0
     """
-    positive = torch.logaddexp(logsigmoid(a), logsigmoid(b))
-    return positive - torch.logaddexp(logsigmoid(-a), logsigmoid(-b))
+    positive = reduce(torch.logaddexp, [logsigmoid(x) for x in logits])
+    return positive - reduce(torch.logaddexp, [logsigmoid(-x) for x in logits])
 
 
 class Reasoner(nn.Module):

@@ -153,23 +153,41 @@ class StageConfig:
 
 
 @dataclass
+class MemberConfig:
+    """One model of an ensemble."""
+
+    recipe: str
+    """a recipe's name or file, or the folder of a finished run"""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """keys set in this member's recipe, for example {head.options.stream: i2t}"""
+    name: str = ""
+    """its folder below members/; default: the last part of `recipe`"""
+
+
+@dataclass
 class Recipe:
-    """Everything that makes a run, and the result it should give."""
+    """Everything that makes a run, and the result it should give: one model, or an ensemble of several."""
 
     name: str
     """for people: the default folder is runs/<last part of the name>"""
     dataset: DatasetConfig
     """trained on its train split, chosen on val, reported on test"""
-    image: BackboneConfig
-    """image side"""
-    text: BackboneConfig
-    """text side"""
-    head: HeadConfig
-    """the model between them"""
-    stages: list[StageConfig]
-    """trained one after the other"""
     protocol: str
     """how the test split is measured, one of xretrieve.evaluation's protocols"""
+    image: BackboneConfig | None = None
+    """image side"""
+    text: BackboneConfig | None = None
+    """text side"""
+    head: HeadConfig | None = None
+    """the model between them"""
+    stages: list[StageConfig] = field(default_factory=list)
+    """trained one after the other"""
+    members: list[str | MemberConfig] = field(default_factory=list)
+    """instead of image, text, head and stages: models to train, or finished runs; their scores are averaged"""
+    fusion: Literal["mean", "logit"] = "mean"
+    """with members: mean of the probabilities (where scores are logits, else of the scores), or logit: of the logits"""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """with members: keys set in every member's recipe, before its own; dataset, protocol and seed are set anyway"""
     task: str = "image_text"
     """folder of tasks/ that it belongs to"""
     seed: int = 0
@@ -180,16 +198,39 @@ class Recipe:
     """log.csv is always written; tensorboard adds its event files"""
     expect: dict[str, Any] = field(default_factory=dict)
     """what it should give: {metric: [low, high]}"""
+    published: list[str] = field(default_factory=list)
+    """rows of xretrieve.evaluation.published to print beside the result, marked as published"""
     description: str = ""
     """one or two sentences for people"""
 
     def __post_init__(self) -> None:
-        _need(len(self.stages) > 0, "stages", self.stages, "a list of at least one stage")
+        self._check_members() if self.members else self._check_model()
         _need(0 <= self.seed < 2**31, "seed", self.seed, "a whole number from 0 to 2147483647")
         _need(self.save_every >= 0, "save_every", self.save_every, "0 or more")
         for metric, span in self.expect.items():
             ok = isinstance(span, (list, tuple)) and len(span) == 2 and all(isinstance(v, (int, float)) for v in span)
             _need(ok, f"expect.{metric}", span, "[low, high]")
+
+    def _check_members(self) -> None:
+        self.members = [MemberConfig(m) if isinstance(m, str) else m for m in self.members]
+        for key in ("image", "text", "head", "stages"):
+            _need(not getattr(self, key), key, getattr(self, key), "left out: an ensemble's members bring their own")
+        _need(len(self.members) > 1, "members", [m.recipe for m in self.members], "at least two recipes or runs")
+        taken: set[str] = set()
+        for member in self.members:
+            name = member.name or member.recipe.rstrip("/").rsplit("/", 1)[-1].removesuffix(".yaml")
+            _need("/" not in name and name not in ("", ".", ".."), "members.name", name, "a name without slashes")
+            member.name = name if name not in taken else next(
+                f"{name}-{i}" for i in range(2, len(self.members) + 2) if f"{name}-{i}" not in taken
+            )
+            taken.add(member.name)
+
+    def _check_model(self) -> None:
+        for key in ("image", "text", "head"):
+            _need(getattr(self, key) is not None, key, None, "given (or `members`, for an ensemble)")
+        for key, value in (("fusion", self.fusion != "mean"), ("overrides", self.overrides)):
+            _need(not value, key, getattr(self, key), "left out: it is for recipes with `members`")
+        _need(len(self.stages) > 0, "stages", self.stages, "a list of at least one stage")
         precisions = sorted({stage.precision for stage in self.stages})
         _need(len(precisions) == 1, "precision", precisions, "the same in all stages")
         for i, stage in enumerate(self.stages):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,7 +28,12 @@ from xretrieve.training.recipes import Overrides, as_items, find_weights, load_r
 from xretrieve.training.skipped import skipped_warnings
 from xretrieve.utils.files import read_json
 
-OURS = ("recipe.yaml", "log.csv", "curves.png", "report.json", "report.html", "ranks.npz", "skipped.json")
+if TYPE_CHECKING:
+    from xretrieve.ensemble import Ensemble
+    from xretrieve.evaluation.report import Report
+
+OURS = ("recipe.yaml", "log.csv", "curves.png", "report.json", "report.html", "ranks.npz", "skipped.json",
+        "ensemble.json")  # fmt: skip
 
 
 @dataclass
@@ -39,12 +44,13 @@ class Run:
         folder: where it lies.
         recipe: as resolved.
         report: the test split under the recipe's protocol.
-        log: one row per epoch (stage, epoch, step, loss, lr, grad_norm, validation recalls, seconds, ...).
+        log: one row per epoch (stage, epoch, step, loss, lr, grad_norm, validation recalls, seconds, ...); empty for an
+            ensemble, whose members have their own.
     """
 
     folder: Path
     recipe: Recipe
-    report: Any
+    report: Report
     log: list[dict[str, Any]]
 
     @classmethod
@@ -58,11 +64,21 @@ class Run:
                 f"{folder} holds no finished run (no report.json); "
                 f"`xretrieve train RECIPE --out {folder} --resume` finishes it"
             )
-        return cls(folder, load_recipe(folder / "recipe.yaml"), Report.load(folder), read_log(folder / "log.csv"))
+        recipe = load_recipe(folder / "recipe.yaml")
+        log = [] if recipe.members else read_log(folder / "log.csv")
+        return cls(folder, recipe, Report.load(folder), log)
 
-    def matcher(self) -> Matcher:
-        """The best matcher of the run, on the CPU."""
+    def matcher(self) -> Matcher | Ensemble:
+        """The best matcher of the run, or the ensemble of its members', on the CPU."""
+        if self.recipe.members:
+            from xretrieve.ensemble import Ensemble
+
+            return Ensemble.load(self.folder)
         return Matcher.load(self.folder / "matcher")
+
+    def members(self) -> list[Run]:
+        """The runs that an ensemble averages; empty for a single model."""
+        return [Run.open(self.folder / "members" / member.name) for member in self.recipe.members]
 
     def missed(self) -> dict[str, str]:
         """Metrics of the recipe's ``expect`` that the report does not meet, with what was measured and expected."""
@@ -96,15 +112,20 @@ def train(recipe: str | Path | Recipe, *, out: str | Path | None = None, resume:
     """
     chosen = resolve(recipe, [*as_items(overrides), *as_items(keys)])
     folder = Path(out) if out is not None else Path("runs") / chosen.name.rsplit("/", 1)[-1]
-    _preflight(chosen)
+    if chosen.members:
+        from xretrieve.training.members import train_members
+
+        how = {"devices": devices, "accelerator": accelerator, "progress": progress, "on_step": on_step}
+        return train_members(chosen, folder, resume=resume, overwrite=overwrite, **how)
+    preflight(chosen)
     fabric = _fabric(chosen, devices, accelerator)
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        _open_folder(folder, chosen, resume, overwrite)
+        open_folder(folder, chosen, resume, overwrite)
         if (folder / "report.json").is_file():
             return Run.open(folder)
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):  # the caller's random state is left as it was
-        if devices > 1 and not _external():
+        if devices > 1 and not external():
             _spawn(fabric, chosen, folder, progress, on_step)
         else:
             fabric.launch()
@@ -121,12 +142,14 @@ def resolve(recipe: str | Path | Recipe, overrides: Overrides = None) -> Recipe:
     return load_recipe(recipe, overrides)
 
 
-def _preflight(recipe: Recipe) -> None:
+def preflight(recipe: Recipe) -> None:
     """Wrong names are found now and not after an hour of training."""
     from xretrieve.data import datasets
     from xretrieve.evaluation.protocols import get_protocol
+    from xretrieve.evaluation.published import published_rows
 
     get_protocol(recipe.protocol)
+    published_rows(recipe.dataset.name, recipe.protocol, recipe.published)
     head_options(recipe)
     for stage in recipe.stages:
         for loss in (stage.loss, stage.coarse_loss):
@@ -145,9 +168,9 @@ def _fabric(recipe: Recipe, devices: int, accelerator: str) -> Any:
 
     precision = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[recipe.stages[0].precision]
     strategy: Any = "auto"
-    if devices > 1 or _external():
+    if devices > 1 or external():
         # A head need not use every parameter in every step. Processes are spawned: a call from Python works too.
-        strategy = DDPStrategy(find_unused_parameters=True, **({} if _external() else {"start_method": "spawn"}))
+        strategy = DDPStrategy(find_unused_parameters=True, **({} if external() else {"start_method": "spawn"}))
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision at every start
     try:
         return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
@@ -155,11 +178,13 @@ def _fabric(recipe: Recipe, devices: int, accelerator: str) -> Any:
         raise XRetrieveError(f"devices={devices}, accelerator={accelerator!r}: {error}") from error
 
 
-def _external() -> bool:
+def external() -> bool:
+    """Whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def _open_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
+def open_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
+    """Make the run folder and write the recipe into it; a run that lies there is an error, or goes on, or goes."""
     stored = folder / "recipe.yaml"
     if resume and stored.is_file():
         before, now = to_dict(load_recipe(stored)), to_dict(recipe)
@@ -175,7 +200,7 @@ def _open_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
     elif overwrite or stored.is_file():
         for name in OURS:
             (folder / name).unlink(missing_ok=True)
-        for name in ("matcher", "last", "tensorboard"):
+        for name in ("matcher", "last", "tensorboard", "members"):
             shutil.rmtree(folder / name, ignore_errors=True)
     save_recipe(recipe, stored)
     clean(folder)
@@ -184,7 +209,8 @@ def _open_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
 def _holds_steps(folder: Path) -> bool:
     """Whether there is anything to lose: a start that failed at once leaves a recipe and the start weights only."""
     point = find_point(folder)
-    return (folder / "report.json").is_file() or (point is not None and load_progress(point).total > 0)
+    started = (folder / "report.json").is_file() or (point is not None and load_progress(point).total > 0)
+    return started or any(_holds_steps(member) for member in folder.glob("members/*"))
 
 
 def _difference(before: Any, now: Any, key: str = "") -> str:
@@ -239,5 +265,13 @@ def finish(folder: Path, recipe: Recipe, device: torch.device | str = "cpu") -> 
     matcher = Matcher.load(folder / "matcher").to(device).eval()
     report = evaluate(matcher, load_split(recipe.dataset, "test"), protocol=recipe.protocol, cache=FeatureCache())
     report.warnings += skipped_warnings(folder)
-    report.save(folder)
-    return Run(folder, recipe, report, rows)
+    return Run(folder, recipe, save_report(report, recipe, folder), rows)
+
+
+def save_report(report: Report, recipe: Recipe, folder: Path, rows: Sequence[Report] = ()) -> Report:
+    """Write a report on the recipe's own test split, with the published figures that belong beside it."""
+    from xretrieve.evaluation.published import published_rows
+
+    report.published = published_rows(recipe.dataset.name, recipe.protocol, recipe.published)
+    report.save(folder, rows=rows, published=published_rows(recipe.dataset.name, recipe.protocol))
+    return report

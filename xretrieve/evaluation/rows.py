@@ -1,0 +1,40 @@
+"""Plain rows of recalls that stand beside a report's own numbers: an ensemble's members, and what others published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xretrieve.evaluation.report import Report
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """Figures that others printed, shown apart from the measured ones.
+
+    Args:
+        name: the model.
+        values: metric name -> value, as printed; missing ones stay empty.
+        source: paper or repository, in words.
+    """
+
+    name: str
+    values: dict[str, float] = field(default_factory=dict)
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class MemberRow:
+    """What a model measured here: recalls and rsum by metric name; ``low`` and ``high`` are rsum's interval."""
+
+    name: str
+    values: dict[str, float]
+    low: float | None = None
+    high: float | None = None
+
+
+def member_row(report: Report) -> MemberRow:
+    """The row of a report."""
+    names = [name for name in report.metrics if "_r" in name or name == "rsum"]  # of both directions, or of all rounds
+    return MemberRow(report.name, {n: report[n].value for n in names}, report["rsum"].low, report["rsum"].high)

@@ -44,10 +44,14 @@ class Sentences(Words):
         if not bidirectional:
             self.cap_rnn = nn.GRU(word_dim, dim, batch_first=True)
         else:
-            self.cap_rnn.weight_hh_l0_reverse.requires_grad_(False)  # it meets the zero state only
+            self.cap_rnn.weight_hh_l0_reverse.requires_grad_(False)
         for value in self.parameters() if xavier else ():
             nn.init.xavier_uniform_(value) if value.ndim > 1 else nn.init.zeros_(value)
         self._forward = (nn.GRU(word_dim, dim, batch_first=True, device="meta"),)  # a shell, in a tuple: not registered
+
+    def constants(self) -> list[nn.Parameter]:
+        """The backward direction's recurrent weights meet the zero state only."""
+        return [self.cap_rnn.weight_hh_l0_reverse] if self.options["bidirectional"] else []
 
     def prepare(self, items: Sequence[str]) -> dict[str, Tensor]:
         """Texts to ``ids (N,W)`` int64, padded with 0, and ``lengths (N,)``: no start word, the end counted."""

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 _HEADS = {
     "cosine": "xretrieve.heads.cosine:Cosine",
+    "drilldown": "xretrieve.heads.drilldown:DrillDown",
     "dual": "xretrieve.heads.dual:DualEncoder",
+    "hmrn": "xretrieve.heads.hmrn:HMRN",
     "saf": "xretrieve.heads.saf:SAF",
     "scan": "xretrieve.heads.scan:SCAN",
     "sgr": "xretrieve.heads.sgr:SGR",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from xretrieve.errors import XRetrieveError
 from xretrieve.tokens import Prepared, Tokens
 
 EPS = 1e-8
@@ -21,6 +22,42 @@ def l2(x: Tensor, eps: float = EPS) -> Tensor:
     row gets gradient 0 instead of 0 x inf = NaN.
     """
     return x / (x.square().sum(-1, keepdim=True).clamp(min=1e-24).sqrt() + eps)
+
+
+def set_learning(part: nn.Module, learns: bool = True) -> None:
+    """Switch a part's gradients on or off; what its modules list as ``constants()`` stays off in any case.
+
+    Constants are parameters that a published model has and no score depends on: kept for loading and saving. Left
+    trainable without a gradient they would stop distributed training.
+    """
+    part.requires_grad_(learns)
+    for module in part.modules():
+        for parameter in module.constants() if hasattr(module, "constants") else ():
+            parameter.requires_grad_(False)
+
+
+def learn_coarse_only(head: nn.Module) -> None:
+    """Switch off the gradients of what the coarse vectors do not need: ``head.coarse_parts()`` go on learning."""
+    wanted = {id(p) for part in head.coarse_parts() for p in part.parameters()}
+    for parameter in head.parameters():
+        if id(parameter) not in wanted:
+            parameter.requires_grad_(False)
+
+
+def pad_sets(rows: Tensor, sizes: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of M sets, one set after the other, as a padded batch. (S, ...) -> (M, T, ...) and the mask (M, T).
+
+    >>> pad_sets(torch.tensor([1, 2, 3]), [1, 2])[0].tolist()
+    [[1, 0], [2, 3]]
+    """
+    counts = torch.as_tensor(sizes, dtype=torch.long, device=rows.device)
+    if not len(counts) or int(counts.min()) < 1 or int(counts.sum()) != len(rows):
+        small = f"set {int((counts < 1).nonzero()[0])} is empty" if (counts < 1).any() else "they add up to another sum"
+        raise XRetrieveError(f"{len(counts)} query sets of {len(rows)} sentences in all: {small}")
+    mask = torch.arange(int(counts.max()), device=rows.device) < counts[:, None]  # (M,T)
+    place = (counts.cumsum(0) - counts)[:, None] + torch.arange(mask.shape[1], device=rows.device)
+    padded = rows[place.clamp(max=len(rows) - 1)]  # (M,T,...), by index: its gradient is a sum, not a copy per set
+    return padded.masked_fill(~mask.view(*mask.shape, *[1] * (rows.ndim - 1)), 0), mask
 
 
 class Head(nn.Module, ABC):
@@ -73,6 +110,10 @@ class Head(nn.Module, ABC):
             gallery = self.prepare_gallery(gallery)
         return self.pair(queries, gallery)
 
+    def coarse_parts(self) -> list[nn.Module]:
+        """The modules that make the coarse vectors."""
+        return [self]
+
     def coarse_scores(self, queries: Prepared, gallery: Prepared) -> Tensor:
         """Inner products of the coarse vectors (Q, G), float32 whatever precision is in force."""
         with torch.autocast(queries.pooled.device.type, enabled=False):
@@ -98,6 +139,20 @@ class Head(nn.Module, ABC):
         texts' own scores (the `mean_similarity` baseline).
         """
         return Prepared.from_pooled(texts.pooled.mean(0, keepdim=True))
+
+    def combine_sets(self, texts: Prepared, sizes: Sequence[int] | Tensor) -> Prepared:
+        """Prepared texts of M sets, one set after the other, become M queries.
+
+        Args:
+            texts: of all sets, one row each.
+            sizes: how many of them each set has.
+
+        Returns:
+            ``local`` (M,T,D): the texts' coarse vectors in order, ``mask`` (M,T), and ``pooled`` (M,D): their mean
+            without renormalising, so that the score is the mean of the texts' own scores.
+        """
+        local, mask = pad_sets(texts.pooled, sizes)
+        return Prepared(local, mask, local.sum(1) / mask.sum(1, keepdim=True).to(local.dtype))
 
     def combine_image_text(self, image: Prepared, text: Prepared) -> Prepared:
         """A reference image (1 row) and a text (1 row) become one query; the default is the normalised sum."""

@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 
 from xretrieve.errors import unknown
 from xretrieve.heads.attention import LOW
-from xretrieve.heads.base import l2
+from xretrieve.heads.base import l2, set_learning
 from xretrieve.heads.sgr import Folded, merge, node_attention
 
 Context = Literal["cluster", "mean", "none"]
@@ -49,12 +49,14 @@ class Level(nn.Module):
         self.graph_query_w = nn.Linear(dim, dim)
         self.graph_key_w = nn.Linear(dim, dim)
         self.sim_graph_w = nn.Linear(dim, dim)
-        self.graph_key_w.bias.requires_grad_(False)  # cancels in the softmax: see sgr.merge
         self.context_assign_w = nn.Linear(dim, clusters) if context == "cluster" else None
         self.context_key_w = nn.Linear(dim, dim) if context == "cluster" and clusters > 1 else None
-        if self.context_key_w is not None:
-            self.context_key_w.bias.requires_grad_(False)
         self.gate_w = nn.Linear(2 * dim, dim if gate == "vector" else 1) if context != "none" else None
+        set_learning(self)
+
+    def constants(self) -> list[nn.Parameter]:
+        """The biases of the keys cancel in the softmax: see :func:`xretrieve.heads.sgr.merge`."""
+        return [layer.bias for layer in (self.graph_key_w, self.context_key_w) if layer is not None]
 
     def fold(self) -> FoldedLevel:
         """The merged query and key products."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads.attention import LOW
+from xretrieve.heads.base import set_learning
 from xretrieve.heads.scoring import Items
 from xretrieve.heads.similarity import RegionNorm, xavier
 from xretrieve.heads.streams import Stream, StreamHead, Trace, TrainOn, captions_first
@@ -50,7 +51,11 @@ class GraphStep(nn.Module):
         self.graph_query_w = nn.Linear(dim, dim)
         self.graph_key_w = nn.Linear(dim, dim)
         self.sim_graph_w = nn.Linear(dim, dim)
-        self.graph_key_w.bias.requires_grad_(False)  # see merge(): a trainable parameter without gradient stops DDP
+        set_learning(self)
+
+    def constants(self) -> list[nn.Parameter]:
+        """The key's bias cancels in the softmax: see :func:`merge`."""
+        return [self.graph_key_w.bias]
 
     def fold(self) -> Folded:
         """The merged query and key of this step."""

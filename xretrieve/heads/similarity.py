@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.heads.attention import LOW
-from xretrieve.heads.base import l2
+from xretrieve.heads.base import l2, set_learning
 from xretrieve.heads.pooling import masked_mean
 from xretrieve.tokens import Tokens
 
@@ -84,7 +84,11 @@ class GlobalVector(nn.Module):
         self.embedding_global = nn.Sequential(nn.Linear(dim, dim), *over_channels, nn.Tanh(), nn.Dropout(dropout))
         self.embedding_common = nn.Sequential(nn.Linear(dim, 1))
         xavier(self)
-        self.embedding_common[0].bias.requires_grad_(False)  # a softmax follows: it cannot matter
+        set_learning(self)
+
+    def constants(self) -> list[nn.Parameter]:
+        """A softmax follows: this bias cannot matter."""
+        return [self.embedding_common[0].bias]
 
     def forward(self, local: Tensor, mask: Tensor) -> Tensor:
         """(N,L,D), (N,L) -> (N,D)."""

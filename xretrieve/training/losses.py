@@ -88,6 +88,7 @@ class InfoNCE(PairLoss):
         learnable: learn it (as its inverse in log, like CLIP).
         max_scale: largest 1 / temperature; the parameter is held at or below it.
         symmetric: also let the images rank the captions.
+        directions: their losses are averaged (``mean``) or added up (``sum``, as HMRN does).
         label_smoothing: share of the target spread evenly over the pair's own positive and its negatives.
         mask_duplicates: see :class:`PairLoss`.
 
@@ -102,6 +103,7 @@ class InfoNCE(PairLoss):
         learnable: bool = True,
         max_scale: float = 100.0,
         symmetric: bool = True,
+        directions: str = "mean",
         label_smoothing: float = 0.0,
         mask_duplicates: bool = True,
     ) -> None:
@@ -112,9 +114,12 @@ class InfoNCE(PairLoss):
             )
         if not 0 <= label_smoothing < 1:
             raise XRetrieveError(f"infonce: label_smoothing must lie in [0, 1), got {label_smoothing}")
+        if directions not in ("mean", "sum"):
+            raise unknown("infonce option directions =", str(directions), ["mean", "sum"])
         start = torch.tensor(min(math.log(1 / temperature), math.log(max_scale)))
         self.log_scale = nn.Parameter(start, requires_grad=learnable)
         self.max_scale, self.symmetric, self.label_smoothing = max_scale, symmetric, label_smoothing
+        self.share = 0.5 if directions == "mean" else 1.0
 
     def forward(
         self, scores: Tensor, positives: Tensor | None = None, duplicates: Tensor | None = None
@@ -126,7 +131,7 @@ class InfoNCE(PairLoss):
         logits = scores * self.log_scale.exp().to(scores.dtype)
         loss = self._one_way(logits, positives, negatives)
         if self.symmetric:
-            loss = (loss + self._one_way(logits.T, positives.T, negatives.T)) / 2
+            loss = (loss + self._one_way(logits.T, positives.T, negatives.T)) * self.share
         return loss, {**self.stats(scores, positives, negatives), "scale": self.log_scale.detach().exp()}
 
     def _one_way(self, logits: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:

@@ -191,7 +191,7 @@ class DrillDown(MultiQueryHead):
         self.check_sides(sets, gallery)
         turns = sets.local.shape[1]
         if self.mode == "policy":
-            written, choice = self.rollouts(sets, own)
+            written, choice = self.rollouts(sets, gallery if own is None else own)
             made = self.run(self.looking(sets, written), gallery, turns=turns)
         else:
             made, choice = self.run(sets, gallery, turns=turns, looks=True), None

@@ -29,6 +29,16 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 
+def check_sets(sets: Sequence[Sequence[str]]) -> list[int]:
+    """The sizes of query sets; none at all, a single string or an empty set is an error."""
+    if not len(sets):
+        raise XRetrieveError("nothing to encode: the list of query sets is empty")
+    for row, said in enumerate(sets):
+        if isinstance(said, str) or not len(said):
+            raise XRetrieveError(f"query set {row}: give a list of at least one sentence, got {said!r}")
+    return [len(said) for said in sets]
+
+
 def build_head(name: str, image: Backbone, text: Backbone, **options: Any) -> Head:
     """A head of the right widths for two backbones (see :func:`xretrieve.heads.create_head`)."""
     cls = head_class(name)
@@ -176,10 +186,30 @@ class Matcher(nn.Module):
             return self.head.combine_image_text(kept(image), kept(text))
         raise XRetrieveError(f"not a query: {query!r}; use Text, MultiText, Image or ImageText")
 
+    def encode_sets(
+        self, sets: Sequence[Sequence[str]], batch_size: int = 256, cache: FeatureCache | None = None,
+        progress: bool = False,
+    ) -> Prepared:
+        """Query sets, each some sentences in the order in which they were said, to M prepared queries.
+
+        All sentences are encoded together (see :meth:`encode_texts`); an empty set is an error.
+        """
+        sizes = check_sets(sets)
+        texts = self.encode_texts([text for said in sets for text in said], batch_size, cache, progress)
+        with torch.inference_mode():
+            return self.head.combine_sets(texts, sizes)
+
     @torch.inference_mode()
     def score(self, queries: Prepared, gallery: Prepared) -> Tensor:
         """float32 scores (Q, G)."""
         return self.head.score(queries, gallery).float()
+
+    @torch.inference_mode()
+    def score_rounds(self, queries: Prepared, gallery: Prepared) -> Tensor:
+        """float32 scores (T, N, M) of query sets after each round: round, image, set."""
+        from xretrieve.heads.rounds import score_rounds
+
+        return score_rounds(self.head, queries, gallery).float()
 
     def fingerprint(self) -> str:
         """Hash of the backbones' fingerprints, the head's configuration and its weights."""

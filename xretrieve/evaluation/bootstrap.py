@@ -53,6 +53,29 @@ def resampled(
     return out
 
 
+def resampled_rounds(
+    ranks: np.ndarray, owner: np.ndarray, *, ks: Sequence[int] = KS, resamples: int = 1000, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """The metrics of every round on every resample, all rounds on the same draws.
+
+    Args:
+        ranks: (T, M) 0-based ranks after each round.
+        owner: (M,) the image of each query set; the sets of one image are drawn together.
+    Returns:
+        metric name (see :func:`xretrieve.evaluation.round_metrics.compute_rounds`) -> (resamples,) float64.
+    """
+    if resamples < 1:
+        raise XRetrieveError(f"bootstrap: {resamples} resamples; ask for at least 1")
+    asked, group = np.unique(owner, return_inverse=True)  # images without a set have nothing to resample
+    out: dict[str, np.ndarray] = {}
+    for span, weights in _weights(len(asked), resamples, [seed, 0]):
+        for turn, now in enumerate(np.asarray(ranks, float), start=1):
+            for name, values in _weighted(weights, now, group, ks).items():
+                out.setdefault(f"round{turn}_{name}", np.zeros(resamples))[span] = values
+    out["rsum"] = sum(out[f"round{len(ranks)}_r{k}"] for k in ks)  # type: ignore[assignment]
+    return out
+
+
 def intervals(samples: dict[str, np.ndarray], level: float = 0.95) -> dict[str, tuple[float, float]]:
     """Percentile interval of each metric, 95 % unless told."""
     tail = 50 * (1 - level)
@@ -122,13 +145,19 @@ def paired(
         )
     options = {"ks": ks, "folds": folds, "resamples": resamples, "seed": seed}
     drawn = [resampled(*ranks, owner, **options) for ranks in (a, b)]  # type: ignore[arg-type]
-    values = [compute_folds(*ranks, owner, folds, ks)[0] for ranks in (a, b)]
+    return differences(*drawn, *(compute_folds(*ranks, owner, folds, ks)[0] for ranks in (a, b)))
+
+
+def differences(
+    drawn_a: dict[str, np.ndarray], drawn_b: dict[str, np.ndarray], a: dict[str, float], b: dict[str, float]
+) -> dict[str, Difference]:
+    """Metric by metric, from the same resamples of two models (r,) and their values."""
     out = {}
-    for name in drawn[0]:
-        delta = drawn[1][name] - drawn[0][name]
+    for name in drawn_a:
+        delta = drawn_b[name] - drawn_a[name]
         low, high = np.percentile(delta, [2.5, 97.5])
         p = min(1.0, 2 * min(float(np.mean(delta <= 0)), float(np.mean(delta >= 0))))
-        out[name] = Difference(name, values[0][name], values[1][name], float(low), float(high), p)
+        out[name] = Difference(name, a[name], b[name], float(low), float(high), p)
     return out
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.bootstrap import Difference, paired
+from xretrieve.evaluation.bootstrap import Difference
 from xretrieve.evaluation.metrics import Setting
 from xretrieve.evaluation.report import Report
 
@@ -60,7 +60,7 @@ def compare(a: Report, b: Report, resamples: int = 1000, seed: int = 0) -> Compa
         ("split", a.metrics.setting.split, b.metrics.setting.split),
         ("protocol", a.protocol, b.protocol),
         ("number of images", len(a.image_ids), len(b.image_ids)),
-        ("number of captions", len(a.caption_ids), len(b.caption_ids)),
+        (f"number of {a.item}s", len(a.caption_ids), len(b.caption_ids)),
     ):
         if left != right:
             left, right = (getattr(value, "name", value) for value in (left, right))
@@ -70,15 +70,12 @@ def compare(a: Report, b: Report, resamples: int = 1000, seed: int = 0) -> Compa
                 f"these runs cannot be compared: {what} {left!r} against {right!r}; "
                 "evaluate both with the same --dataset, --split and --protocol"
             )
-    for what, left_ids, right_ids in (("image", a.image_ids, b.image_ids), ("caption", a.caption_ids, b.caption_ids)):
+    for what, left_ids, right_ids in (("image", a.image_ids, b.image_ids), (a.item, a.caption_ids, b.caption_ids)):
         place = next((i for i, pair in enumerate(zip(left_ids, right_ids, strict=True)) if pair[0] != pair[1]), None)
         if place is not None:
             raise XRetrieveError(
                 f"these runs cannot be compared: {what} {place} is {left_ids[place]!r} in one and {right_ids[place]!r} "
                 "in the other; evaluate both on the same files"
             )
-    protocol, owner = a.protocol, a.counts.owner
-    options = {"ks": protocol.ks, "folds": protocol.folds, "resamples": resamples, "seed": seed}
-    differences = paired((a.i2t_ranks, a.t2i_ranks), (b.i2t_ranks, b.t2i_ranks), owner, **options)
-    setting = Setting(**{**asdict(a.metrics.setting), "resamples": resamples, "seed": seed})
-    return Comparison(a.name, b.name, setting, differences)
+    setting = replace(a.metrics.setting, resamples=resamples, seed=seed)
+    return Comparison(a.name, b.name, setting, a.differences(b, resamples, seed))

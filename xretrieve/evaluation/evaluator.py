@@ -15,7 +15,7 @@ import numpy as np
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.bootstrap import intervals, resampled
 from xretrieve.evaluation.metrics import Metrics, Setting, compute_folds, fold_members
-from xretrieve.evaluation.protocols import Protocol, get_protocol
+from xretrieve.evaluation.protocols import Protocol, RoundsProtocol, get_protocol
 from xretrieve.evaluation.ranks import check_scores, rank_counts
 from xretrieve.evaluation.report import Report
 from xretrieve.evaluation.samples import choose_samples, pictures_of, thumbnail
@@ -36,8 +36,9 @@ def evaluate(
     *,
     name: str = "",
     trec: str | Path | None = None,
+    combine: str = "",
 ) -> Report:
-    """Rank every image for every caption and every caption for every image.
+    """Rank every image for every caption and every caption for every image; or all images for every query set.
 
     Args:
         matcher: a :class:`xretrieve.Matcher`, or anything with its ``encode_images``, ``encode_texts`` and ``score``.
@@ -49,11 +50,26 @@ def evaluate(
         bootstrap: resamples of the 95 % intervals, 0 for none.
         seed: of the resamples and of the choice of samples.
         name: the row's name in tables; the matcher's own by default.
-        trec: a folder for TREC run and qrels files of both directions.
+        trec: a folder for TREC run and qrels files of both directions (of every round, for query sets).
+        combine: for query sets, how sentences become a set: by the ``head``, or ``mean_similarity``, ``rank_fusion``
+            or ``paragraph`` (:mod:`xretrieve.heads.fusion`).
+
+    A protocol of the task ``multi_query`` gives a :class:`~xretrieve.evaluation.round_report.RoundsReport`.
     """
     protocol = get_protocol(protocol, dataset.name, len(dataset))
     protocol.check(len(dataset), dataset.coverage)  # before the hours of encoding
     wall, cpu = time.perf_counter(), time.process_time()
+    if isinstance(protocol, RoundsProtocol):
+        from xretrieve.evaluation.rounds import evaluate_rounds
+
+        report: Report = evaluate_rounds(
+            matcher, dataset, protocol, cache, batch_size, progress, bootstrap, seed, name=name, trec=trec,
+            combine=combine,
+        )
+        report.seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, **report.seconds}
+        return report
+    if combine:
+        raise XRetrieveError(f"combine={combine!r} is for query sets; protocol {protocol.name!r} ranks single captions")
     scores, parts = score_matrix(
         matcher, dataset, cache=cache, batch_size=batch_size, progress=progress, folds=protocol.folds
     )
@@ -74,12 +90,7 @@ def evaluate(
         trec=trec,
     )
     report.dataset["layout"] = dataset.layout
-    fingerprint = getattr(matcher, "fingerprint", lambda: "")()
-    report.matcher = {
-        "name": getattr(matcher, "name", ""),
-        "fingerprint": fingerprint,
-        "source": str(getattr(matcher, "source", "")),
-    }
+    report.matcher = identity(matcher)
     report.seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, **parts}
     return report
 
@@ -126,7 +137,7 @@ def score_matrix(
             for rows, columns in fold_members(dataset.owner, len(images), folds)
             for i in range(0, len(columns), block)
         ]
-        for columns, rows in _bar(jobs, "scoring", progress):
+        for columns, rows in bar(jobs, "scoring", progress):
             scored = matcher.score(texts[torch.from_numpy(columns)], images[rows])  # (block, fold)
             by_caption[columns, rows] = scored.float().cpu().numpy()
     return by_caption.T, {"encode": encoded - start, "score": time.perf_counter() - encoded}
@@ -216,8 +227,20 @@ def evaluate_scores(
         samples=samples,
         thumbnails={image: jpeg for image, jpeg in thumbnails.items() if jpeg is not None},
         warnings=warnings,
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        created=stamp(),
     )
+
+
+def identity(matcher: Any) -> dict[str, str]:
+    """Which model a report is about."""
+    fingerprint = getattr(matcher, "fingerprint", lambda: "")()
+    named = {name: str(getattr(matcher, name, "")) for name in ("name", "source")}
+    return {"name": named["name"], "fingerprint": fingerprint, "source": named["source"]}
+
+
+def stamp() -> str:
+    """Date and time, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def versions() -> dict[str, str]:
@@ -232,7 +255,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _bar(jobs: Sequence[Any], what: str, progress: bool) -> Any:
+def bar(jobs: Sequence[Any], what: str, progress: bool) -> Any:
+    """The jobs, with a progress bar on stderr if wanted."""
     if not progress:
         return jobs
     from rich.console import Console

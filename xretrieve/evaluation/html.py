@@ -40,19 +40,10 @@ def render(
         log: a ``log.csv`` for the training curve.
         title: heading of the page; the report's name by default.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("xretrieve.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     measured = [report, *(row for row in rows if row is not report)]
     same = [row for row in measured if comparable(row, report)]
     ks = report.protocol.ks
-    return environment.get_template("report.html").render(
+    return environment().get_template("report.html").render(
         title=title or report.name or "Evaluation",
         report=report,
         setting=setting_lines(report),
@@ -69,8 +60,21 @@ def render(
         rows_plot=plots.rows_plot(same) if len(same) > 1 else "",
         log_plot=plots.log_plot(log) if log is not None else "",
         groups=_groups(report),
-        thumbnails={name: _data(jpeg) for name, jpeg in report.thumbnails.items()},
-        facts=_facts(report),
+        thumbnails={name: data_address(jpeg) for name, jpeg in report.thumbnails.items()},
+        facts=facts(report),
+    )
+
+
+def environment() -> Any:
+    """Where the templates are found; a name that one does not know is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("xretrieve.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
@@ -101,15 +105,17 @@ def _groups(report: Report) -> list[tuple[str, list[tuple[str, list[Any]]]]]:
     return [group for group in out if group[1]]
 
 
-def _facts(report: Report) -> list[tuple[str, str]]:
-    facts = [
+def facts(report: Report) -> list[tuple[str, str]]:
+    """The lines of the page's last section: model, machine, versions."""
+    said = [
         ("model", report.matcher.get("name", "") or report.name),
         ("fingerprint", report.matcher.get("fingerprint", "")),
     ]
-    facts += [("layout", str(report.dataset.get("layout", ""))), ("made", report.created)]
-    facts += [(f"seconds, {part}", f"{value:.2f}") for part, value in report.seconds.items()]
-    return [fact for fact in [*facts, *report.versions.items()] if fact[1]]
+    said += [("layout", str(report.dataset.get("layout", ""))), ("made", report.created)]
+    said += [(f"seconds, {part}", f"{value:.2f}") for part, value in report.seconds.items()]
+    return [fact for fact in [*said, *report.versions.items()] if fact[1]]
 
 
-def _data(jpeg: bytes) -> str:
+def data_address(jpeg: bytes) -> str:
+    """A picture inside the page."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

@@ -100,6 +100,14 @@ class Setting:
         """Share of the split's images that were there, 0 to 1."""
         return self.images / self.expected_images if self.expected_images else 0.0
 
+    def gallery_of(self, metric: str) -> int:
+        """How many items one query of a metric is ranked against."""
+        return (self.captions if metric.startswith("i2t") else self.images) // self.folds
+
+    def queries_of(self, metric: str) -> int:
+        """How many queries a metric is taken over."""
+        return {"i2t": self.images, "t2i": self.captions}.get(metric[:3], self.images + self.captions)
+
     def __str__(self) -> str:
         folds = f" in {self.folds} folds of {self.images // self.folds}" if self.folds > 1 else ""
         interval = (
@@ -136,14 +144,12 @@ class Metric:
     @property
     def gallery(self) -> int:
         """How many items one query is ranked against."""
-        s = self.setting
-        return (s.captions if self.name.startswith("i2t") else s.images) // s.folds
+        return self.setting.gallery_of(self.name)
 
     @property
     def queries(self) -> int:
         """How many queries the number is taken over."""
-        s = self.setting
-        return {"i2t": s.images, "t2i": s.captions}.get(self.name[:3], s.images + s.captions)
+        return self.setting.queries_of(self.name)
 
     def __str__(self) -> str:
         interval = f" [{self.low:.1f}, {self.high:.1f}]" if self.low is not None else ""
@@ -193,9 +199,9 @@ class Metrics:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Metrics:
+    def from_dict(cls, values: dict[str, Any], setting_class: type[Setting] = Setting) -> Metrics:
         """The inverse of :meth:`to_dict`."""
-        setting = Setting(**{k: v for k, v in values["setting"].items() if k != "coverage"})
+        setting = setting_class(**{k: v for k, v in values["setting"].items() if k != "coverage"})
         metrics = values["metrics"]
         return cls(
             setting,

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 _INK = "#010203"  # replaced by currentColor in the page
 COLOURS = {"i2t": "#d9822b", "t2i": "#2f7fd1"}
 NAMES = {"i2t": "image to text", "t2i": "text to image"}
-_CYCLE = ("#2f7fd1", "#d9822b", "#2a9d5c", "#b5507f", "#7a6fd0")
+CYCLE = ("#2f7fd1", "#d9822b", "#2a9d5c", "#b5507f", "#7a6fd0")
 
 
 def recall_plot(report: Report, longest: int = 50) -> str:
     """R@K against K for both directions, with the 95 % band."""
-    figure, axis = _figure()
+    figure, axis = new_figure()
     n, owner = len(report.image_ids), report.counts.owner
     longest = min(longest, n // report.counts.folds)
     x = np.arange(1, longest + 1)
@@ -33,12 +33,12 @@ def recall_plot(report: Report, longest: int = 50) -> str:
         axis.fill_between(x, low, high, color=COLOURS[direction], alpha=0.22, linewidth=0)
         axis.plot(x, value, color=COLOURS[direction], label=NAMES[direction])
     axis.set(xlabel="K", ylabel="R@K, percent", ylim=(0, 100), xlim=(1, max(2, longest)))
-    return _svg(figure, axis, "recall")
+    return svg(figure, axis, "recall")
 
 
 def rank_plot(report: Report) -> str:
     """How many queries have their answer at which rank, in bins that double."""
-    figure, axis = _figure()
+    figure, axis = new_figure()
     worst = max(report.i2t_ranks.max(), report.t2i_ranks.max()) + 1
     edges = 2.0 ** np.arange(0, np.ceil(np.log2(worst + 1)) + 1)  # 1, 2, 4, ...: ranks [1,2), [2,4), ...
     places = np.arange(len(edges) - 1)
@@ -50,30 +50,30 @@ def rank_plot(report: Report) -> str:
     labels = ["1" if a == 1 else f"{a:.0f}-{2 * a - 1:.0f}" for a in edges[:-1]]
     axis.set_xticks(places, labels, rotation=45, ha="right", fontsize=8)
     axis.set(xlabel="rank of the answer", ylabel="queries, percent")
-    return _svg(figure, axis, "ranks")
+    return svg(figure, axis, "ranks")
 
 
 def rows_plot(reports: Sequence[Report]) -> str:
     """rsum of several models with their intervals."""
-    figure, axis = _figure(height=0.8 + 0.38 * len(reports), width=8.6)
+    figure, axis = new_figure(height=0.8 + 0.38 * len(reports), width=8.6)
     for y, report in enumerate(reports[::-1]):
         rsum = report["rsum"]
-        colour = _CYCLE[0] if report is reports[0] else "#8a93a0"
+        colour = CYCLE[0] if report is reports[0] else "#8a93a0"
         if rsum.low is not None and rsum.high is not None:
             axis.plot([rsum.low, rsum.high], [y, y], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
         axis.plot([rsum.value], [y], "o", color=colour, markersize=6)
     axis.set_yticks(range(len(reports)), [report.name for report in reports[::-1]])
     axis.set(xlabel="rsum with its 95 % interval", ylim=(-0.6, len(reports) - 0.4))
-    return _svg(figure, axis, "rows", legend=False)
+    return svg(figure, axis, "rows", legend=False)
 
 
 def log_plot(path: str | Path) -> str:
     """The training curve: loss, and validation rsum on the right axis. Empty when the log has neither."""
     with open(path, newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
-    figure, axis = _figure(width=9.2, height=2.9)
+    figure, axis = new_figure(width=9.2, height=2.9)
     drawn = 0
-    for key, colour, ax in (("loss", _CYCLE[1], axis), ("rsum", _CYCLE[0], axis.twinx())):
+    for key, colour, ax in (("loss", CYCLE[1], axis), ("rsum", CYCLE[0], axis.twinx())):
         points = [(i, float(row[key])) for i, row in enumerate(rows, 1) if row.get(key)]
         if not points:
             ax.set_yticks([])
@@ -84,10 +84,11 @@ def log_plot(path: str | Path) -> str:
         drawn += 1
     axis.set_xlabel("epoch")
     axis.xaxis.get_major_locator().set_params(integer=True)
-    return _svg(figure, axis, "log", legend=False) if drawn else ""
+    return svg(figure, axis, "log", legend=False) if drawn else ""
 
 
-def _figure(width: float = 4.6, height: float = 3.1) -> tuple[Any, Any]:
+def new_figure(width: float = 4.6, height: float = 3.1) -> tuple[Any, Any]:
+    """A transparent figure with one axis, in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -111,7 +112,8 @@ def _paint(axis: Any) -> None:
         axis.yaxis.label.set_color(_INK)
 
 
-def _svg(figure: Any, axis: Any, name: str, legend: bool = True) -> str:
+def svg(figure: Any, axis: Any, name: str, legend: bool = True) -> str:
+    """The figure as inline SVG that takes its ink from the page."""
     import matplotlib
 
     if legend:

@@ -41,11 +41,11 @@ class RankCounts:
 
     def i2t(self, ties: str = "expected") -> np.ndarray:
         """(N,) float64, 0-based rank of each image's best own caption."""
-        return _apply(self.i2t_greater, self.i2t_equal, ties)
+        return apply_ties(self.i2t_greater, self.i2t_equal, ties)
 
     def t2i(self, ties: str = "expected") -> np.ndarray:
         """(C,) float64, 0-based rank of each caption's image."""
-        return _apply(self.t2i_greater, self.t2i_equal, ties)
+        return apply_ties(self.t2i_greater, self.t2i_equal, ties)
 
     @property
     def tied(self) -> int:
@@ -67,7 +67,7 @@ def image_to_text_ranks(scores: Any, owner: Any, ties: str = "expected") -> np.n
     scores, owner = check_scores(scores, owner)
     best, own_best, _ = _positives(scores, owner)
     greater, at_least, _, _ = _finite_count(scores, best, None)
-    return _apply(greater, at_least - greater - own_best, ties)
+    return apply_ties(greater, at_least - greater - own_best, ties)
 
 
 def text_to_image_ranks(scores: Any, owner: Any, ties: str = "expected") -> np.ndarray:
@@ -79,7 +79,7 @@ def text_to_image_ranks(scores: Any, owner: Any, ties: str = "expected") -> np.n
     scores, owner = check_scores(scores, owner)
     _, _, positive = _positives(scores, owner)
     _, _, greater, at_least = _finite_count(scores, None, positive)
-    return _apply(greater, at_least - greater - 1, ties)
+    return apply_ties(greater, at_least - greater - 1, ties)
 
 
 def rank_counts(
@@ -117,6 +117,34 @@ def rank_counts(
         counts.i2t_greater[rows], counts.i2t_equal[rows] = greater, at_least - greater - own_best
         counts.t2i_greater[columns], counts.t2i_equal[columns] = t2i_greater, t2i_at_least - t2i_greater - 1
     return counts
+
+
+def column_counts(
+    scores: Any,
+    owner: Any,
+    image_ids: Sequence[str] | None = None,
+    column_ids: Sequence[str] | None = None,
+    what: str = "caption",
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each column, how many of the other images score above its own image, and how many score the same.
+
+    Args:
+        scores: (N, C) float32 or float64, images x captions or query sets; images that no column asks for are fine.
+        owner: (C,) the image row of each column.
+        image_ids, column_ids, what: names for the error messages.
+    Returns:
+        two (C,) int64 arrays.
+
+    >>> [a.tolist() for a in column_counts(np.array([[0.9, 0.1], [0.2, 0.3], [0.9, 0.3]]), [0, 1])]
+    [[0, 0], [1, 1]]
+    """
+    scores, owner = _array(scores), np.asarray(owner, dtype=np.int64)
+    positive = scores[owner, np.arange(len(owner))]
+    try:
+        _, _, greater, at_least = _count(scores, None, positive)
+    except FloatingPointError:
+        raise _not_finite(scores, image_ids, column_ids, what) from None
+    return greater, at_least - greater - 1
 
 
 def top_k(scores: Any, k: int, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
@@ -185,7 +213,8 @@ def _array(scores: Any) -> np.ndarray:
     return scores
 
 
-def _apply(greater: np.ndarray, equal: np.ndarray, ties: str) -> np.ndarray:
+def apply_ties(greater: np.ndarray, equal: np.ndarray, ties: str) -> np.ndarray:
+    """0-based ranks from the numbers of wrong answers above and level with the right one."""
     if ties not in TIE_RULES:
         raise unknown("tie rule", ties, TIE_RULES)
     return greater + equal * {"expected": 0.5, "optimistic": 0.0, "pessimistic": 1.0}[ties]
@@ -245,11 +274,11 @@ def _name(what: str, row: int, ids: Sequence[str] | None) -> str:
 
 
 def _not_finite(
-    scores: np.ndarray, image_ids: Sequence[str] | None, caption_ids: Sequence[str] | None
+    scores: np.ndarray, image_ids: Sequence[str] | None, caption_ids: Sequence[str] | None, what: str = "caption"
 ) -> XRetrieveError:
     bad = ~np.isfinite(scores)
     i, c = np.argwhere(bad)[0]
     return XRetrieveError(
-        f"the score of {_name('image', i, image_ids)} and {_name('caption', c, caption_ids)} is {scores[i, c]} "
+        f"the score of {_name('image', i, image_ids)} and {_name(what, c, caption_ids)} is {scores[i, c]} "
         f"({int(bad.sum())} such pairs); no metric is defined, look at the features or the training"
     )

@@ -13,15 +13,15 @@ from zipfile import BadZipFile
 import numpy as np
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.metrics import Metric, Metrics
-from xretrieve.evaluation.protocols import Protocol
+from xretrieve.evaluation.bootstrap import Difference, paired
+from xretrieve.evaluation.metrics import Metric, Metrics, Setting
+from xretrieve.evaluation.protocols import Protocol, protocol_from_dict
 from xretrieve.evaluation.ranks import RankCounts
 from xretrieve.evaluation.rows import MemberRow, PublishedRow
 from xretrieve.evaluation.samples import Sample
 from xretrieve.utils.files import atomic_path, read_json, write_json, write_text
 
 FORMAT = 1
-_COUNTS = ("i2t_greater", "i2t_equal", "t2i_greater", "t2i_equal", "owner")
 
 
 @dataclass
@@ -62,6 +62,9 @@ class Report:
     members: list[MemberRow] = field(default_factory=list)
     published: list[PublishedRow] = field(default_factory=list)
     created: str = ""
+
+    # what the queries of caption_ids are called in messages, and what a report of this kind is made of
+    item, setting_class, sample_class = "caption", Setting, Sample
 
     def __getitem__(self, name: str) -> Metric:
         return self.metrics[name]
@@ -112,14 +115,11 @@ class Report:
             folder: made if it is missing; other files in it are left alone.
             rows, published, log: see :func:`xretrieve.evaluation.html.render`; ``log`` defaults to ``folder/log.csv``.
         """
-        from xretrieve.evaluation.html import render
-
         folder = Path(folder)
         if log is None and (folder / "log.csv").is_file():
             log = folder / "log.csv"
-        page = render(self, rows=rows, published=published, log=log)
-        arrays = {name: getattr(self.counts, name) for name in _COUNTS}
-        arrays |= {"folds": np.array(self.counts.folds), "i2t_ranks": self.i2t_ranks, "t2i_ranks": self.t2i_ranks}
+        page = self.page(rows=rows, published=published, log=log)
+        arrays = self._arrays()
         arrays |= {"image_ids": np.array(self.image_ids), "caption_ids": np.array(self.caption_ids)}
         arrays["thumb_ids"] = np.array(list(self.thumbnails), dtype=str)
         arrays |= {f"thumb_{i}": np.frombuffer(jpeg, np.uint8) for i, jpeg in enumerate(self.thumbnails.values())}
@@ -129,9 +129,47 @@ class Report:
         write_json(folder / "report.json", self.to_dict())  # last: a folder with report.json is complete
         return folder
 
+    def page(self, **options: Any) -> str:
+        """The HTML page; options as in :func:`xretrieve.evaluation.html.render`."""
+        from xretrieve.evaluation.html import render
+
+        return render(self, **options)
+
+    def differences(self, other: Report, resamples: int, seed: int) -> dict[str, Difference]:
+        """Metric by metric, ``other`` minus this one, resampled over the same images."""
+        ranks = (self.i2t_ranks, self.t2i_ranks), (other.i2t_ranks, other.t2i_ranks)
+        options = {"ks": self.protocol.ks, "folds": self.protocol.folds, "resamples": resamples, "seed": seed}
+        return paired(*ranks, self.counts.owner, **options)  # type: ignore[arg-type]
+
+    def _arrays(self) -> dict[str, Any]:
+        """The per-query arrays of ranks.npz."""
+        counts = {f.name: getattr(self.counts, f.name) for f in dataclasses.fields(self.counts)}
+        return counts | {"i2t_ranks": self.i2t_ranks, "t2i_ranks": self.t2i_ranks}
+
+    @classmethod
+    def _counts(cls, arrays: Any) -> Any:
+        """The counts from the arrays of ranks.npz."""
+        names = [f.name for f in dataclasses.fields(RankCounts) if f.name != "folds"]
+        return RankCounts(*(arrays[name] for name in names), int(arrays["folds"]))
+
+    @classmethod
+    def _values(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The rest of the fields from report.json."""
+        names = ("name", "matcher", "dataset", "seconds", "versions", "warnings", "created")
+        return {
+            "metrics": Metrics.from_dict(values, cls.setting_class),
+            "samples": [cls.sample_class.from_dict(sample) for sample in values["samples"]],
+            "members": [MemberRow(**row) for row in values.get("members", [])],
+            "published": [PublishedRow(**row) for row in values.get("published", [])],
+            **{name: values[name] for name in names},
+        }
+
     @classmethod
     def load(cls, folder: str | Path) -> Report:
-        """Read what :meth:`save` wrote; a folder without a report is an error that says how to make one."""
+        """Read what :meth:`save` wrote; a folder without a report is an error that says how to make one.
+
+        A report of query sets comes back as a :class:`~xretrieve.evaluation.round_report.RoundsReport`.
+        """
         folder = Path(folder)
         if not (folder / "report.json").is_file() or not (folder / "ranks.npz").is_file():
             raise XRetrieveError(
@@ -140,25 +178,20 @@ class Report:
         values = read_json(folder / "report.json")
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise XRetrieveError(f"{folder / 'report.json'} is not a report of format {FORMAT}; evaluate the run again")
+        if values.get("protocol", {}).get("task") == "multi_query":
+            from xretrieve.evaluation.round_report import RoundsReport
+
+            cls = RoundsReport  # the stored kind decides
         try:
             with np.load(folder / "ranks.npz", allow_pickle=False) as arrays:
-                counts = RankCounts(*(arrays[name] for name in _COUNTS), int(arrays["folds"]))
+                counts = cls._counts(arrays)
                 image_ids, caption_ids = arrays["image_ids"].tolist(), arrays["caption_ids"].tolist()
                 thumbs = {name: arrays[f"thumb_{i}"].tobytes() for i, name in enumerate(arrays["thumb_ids"].tolist())}
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise XRetrieveError(f"{folder / 'ranks.npz'} is broken ({error}); evaluate the run again") from error
-        return cls(
-            metrics=Metrics.from_dict(values),
-            protocol=Protocol(**values["protocol"]),
-            counts=counts,
-            image_ids=image_ids,
-            caption_ids=caption_ids,
-            samples=[Sample.from_dict(sample) for sample in values["samples"]],
-            members=[MemberRow(**row) for row in values.get("members", [])],
-            published=[PublishedRow(**row) for row in values.get("published", [])],
-            thumbnails=thumbs,
-            **{k: values[k] for k in ("name", "matcher", "dataset", "seconds", "versions", "warnings", "created")},
-        )
+        ids = {"image_ids": image_ids, "caption_ids": caption_ids}
+        protocol = protocol_from_dict(values["protocol"])
+        return cls(protocol=protocol, counts=counts, thumbnails=thumbs, **ids, **cls._values(values))
 
     def __str__(self) -> str:
         from xretrieve.evaluation.terminal import to_text

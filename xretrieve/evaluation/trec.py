@@ -33,9 +33,16 @@ def run_lines(
     queries: Sequence[str], docs: Sequence[str], scores: np.ndarray, tag: str = "xretrieve", depth: int = 100
 ) -> Iterable[str]:
     """Lines ``qid Q0 docid rank score tag``, best first, rank from 1. scores (Q, G)."""
+    return ranked_lines(queries, docs, top_k(scores, depth), tag)
+
+
+def ranked_lines(
+    queries: Sequence[str], docs: Sequence[str], found: tuple[np.ndarray, np.ndarray], tag: str = "xretrieve"
+) -> Iterable[str]:
+    """The same from what :func:`~xretrieve.evaluation.ranks.top_k` gave: places and scores (Q, k)."""
     names = [trec_id(doc) for doc in docs]
     tag = trec_id(tag) or "xretrieve"
-    for query, places, values in zip(queries, *(a.tolist() for a in top_k(scores, depth)), strict=True):
+    for query, places, values in zip(queries, *(a.tolist() for a in found), strict=True):
         name = trec_id(query)
         for rank, (place, value) in enumerate(zip(places, values, strict=True), 1):
             yield f"{name} Q0 {names[place]} {rank} {value:.9g} {tag}\n"
@@ -72,6 +79,29 @@ def write_both(
     ]
     for name, content in lines.items():
         write_text(folder / name, "".join(content))
+    return folder
+
+
+def write_rounds(
+    folder: str | Path,
+    found: tuple[np.ndarray, np.ndarray],
+    set_ids: Sequence[str],
+    image_ids: Sequence[str],
+    owner: np.ndarray,
+    *,
+    tag: str = "xretrieve",
+) -> Path:
+    """Write ``round01.run``, ``round02.run``, ... and ``rounds.qrels``.
+
+    Args:
+        found: the best images of each set after each round and their scores, (T, M, k) both.
+        owner: (M,) the image of each set.
+    """
+    folder = Path(folder)
+    for turn, ranking in enumerate(zip(*found, strict=True), start=1):
+        write_text(folder / f"round{turn:02d}.run", "".join(ranked_lines(set_ids, image_ids, ranking, tag)))
+    qrels = (f"{trec_id(s)} 0 {trec_id(image_ids[i])} 1\n" for s, i in zip(set_ids, owner, strict=True))
+    write_text(folder / "rounds.qrels", "".join(qrels))
     return folder
 
 

@@ -254,13 +254,17 @@ class HMRN(MultiQueryHead):
         made = self.run(queries, gallery, memory, cheap=True)
         return made["score"], made["width"]
 
+    def training_levels(self, sets: Prepared, gallery: Prepared) -> dict[str, Tensor]:
+        """``local`` (M,N,T), and ``global`` and ``reason`` (M,N) of the full sets."""
+        self.check_sides(sets, gallery)
+        function = partial(self.training_block, folded=self.fold(), turns=sets.local.shape[1])
+        return score_blocks(function, sets, gallery, self.pair_bytes, self.budget(None))
+
     def training_loss(
         self, sets: Prepared, gallery: Prepared, take: Take, rows: Rows = unchanged, own: Prepared | None = None
     ) -> tuple[Tensor, Stats]:
         """Local level of every round, reasoning and global level of the full sets, weighted as in the score."""
-        self.check_sides(sets, gallery)
-        function = partial(self.training_block, folded=self.fold(), turns=sets.local.shape[1])
-        made = score_blocks(function, sets, gallery, self.pair_bytes, self.budget(None))
+        made = self.training_levels(sets, gallery)
         parts = [take(local) for local in made["local"].unbind(-1)]
         losses = {"loss_local": torch.stack([loss for loss, _ in parts]).mean(), "loss_global": take(made["global"])[0]}
         total = self.alpha * losses["loss_local"] + self.gamma * losses["loss_global"]

@@ -8,13 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xretrieve.backbones.sentences import Sentences
 from xretrieve.backbones.vocabulary import Vocabulary
 from xretrieve.backbones.words import Words
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.heads import create_head
+from xretrieve.heads.base import Head
 from xretrieve.heads.local import LocalHead
+from xretrieve.heads.multi import MultiQueryHead
 
-FAMILIES = ("scan", "sgr", "saf", "tshsr")
+FAMILIES = ("scan", "sgr", "saf", "tshsr", "hmrn", "drilldown")
+SET_FAMILIES = ("hmrn", "drilldown")  # query sets instead of captions
 SIZES = {  # what of a state says how wide things are: (key, axis)
     "feat_dim": ("img_enc.fc.weight", 1),
     "embed_dim": ("img_enc.fc.weight", 0),
@@ -23,8 +27,9 @@ SIZES = {  # what of a state says how wide things are: (key, axis)
     "sim_dim": ("sim_enc.sim_tranglo_w.weight", 0),
     "num_regions": ("sim_enc.v_global_w.embedding_local.1.weight", 0),
 }
-# a state may hold both fusions of TSHSR and both of its streams
-SPARE = {"tshsr": ("sim_enc.sim_eval_w.", "sim_enc.t2i.", "sim_enc.i2t.")}
+# a state may hold both fusions of TSHSR and both of its streams; region_norm=none leaves HMRN's BatchNorm out
+SPARE = {"hmrn": ("sim_enc.v_global_w.embedding_local.1.", "sim_enc.v_global_w.embedding_global.1."),
+         "tshsr": ("sim_enc.sim_eval_w.", "sim_enc.t2i.", "sim_enc.i2t.")}
 
 
 def check_family(family: str) -> str:
@@ -37,7 +42,7 @@ def check_family(family: str) -> str:
 def sizes(family: str, state: Mapping[str, Tensor], where: str) -> dict[str, int]:
     """The widths that a state implies; an absent key or a scalar in its place is an error that names it."""
     wanted = ["feat_dim", "embed_dim", "vocab_size", "word_dim"]
-    if family != "scan":
+    if family not in ("scan", "drilldown"):
         wanted.append("sim_dim")
     found = {}
     for name in wanted:
@@ -54,7 +59,8 @@ def sizes(family: str, state: Mapping[str, Tensor], where: str) -> dict[str, int
 
 
 def _looks_like(family: str, state: Mapping[str, Tensor]) -> str:
-    marks = {"sgr": "sim_enc.SGR_module.", "saf": "sim_enc.SAF_module.", "tshsr": "sim_enc.t2i."}
+    marks = {"sgr": "sim_enc.SGR_module.", "saf": "sim_enc.SAF_module.", "tshsr": "sim_enc.t2i.",
+             "hmrn": "sim_enc.ICR_module.", "drilldown": "sim_enc.updater."}  # fmt: skip
     seen = [name for name, mark in marks.items() if any(key.startswith(mark) for key in state)]
     if not seen and not any(key.startswith("sim_enc.") for key in state):
         seen = ["scan"]
@@ -75,6 +81,23 @@ def build_words(widths: dict[str, int], vocabulary: Vocabulary | None = None, dr
     return Words(vocabulary, widths["word_dim"], widths["embed_dim"], dropout)
 
 
+def build_sentences(widths: dict[str, int], family: str, vocabulary: Vocabulary | None = None,
+                    dropout: float = 0.0) -> Sentences:
+    """The text encoder of a family over query sets; made-up names as in :func:`build_words`."""
+    words = build_words(widths, vocabulary)
+    both = family == "hmrn"
+    return Sentences(words.vocabulary, widths["word_dim"], widths["embed_dim"], dropout, both, xavier=not both)
+
+
+def build_set_head(family: str, widths: dict[str, int], **options: Any) -> MultiQueryHead:
+    """The family's head for these widths, on `regions` and `sentences`."""
+    d = widths["embed_dim"]
+    options |= {"sim_dim": widths["sim_dim"]} if family == "hmrn" else {}
+    head = create_head(family, image_dim=widths["feat_dim"], text_dim=d, dim=d, **options)
+    assert isinstance(head, MultiQueryHead)
+    return head
+
+
 def build_local_head(family: str, widths: dict[str, int], **options: Any) -> LocalHead:
     """The family's head for these widths, on `regions` and `words`."""
     d = widths["embed_dim"]
@@ -86,7 +109,7 @@ def build_local_head(family: str, widths: dict[str, int], **options: Any) -> Loc
     return head
 
 
-def published_names(head: LocalHead, words: Words) -> dict[str, Tensor]:
+def published_names(head: Head, words: Words) -> dict[str, Tensor]:
     """Every parameter and buffer (not copied) under its published name."""
     named = {f"txt_enc.{key}": value for key, value in words.state_dict(keep_vars=True).items()}
     for key, value in head.state_dict(keep_vars=True).items():
@@ -95,7 +118,7 @@ def published_names(head: LocalHead, words: Words) -> dict[str, Tensor]:
     return named
 
 
-def load_state(head: LocalHead, words: Words, state: Mapping[str, Tensor], where: str) -> None:
+def load_state(head: Head, words: Words, state: Mapping[str, Tensor], where: str) -> None:
     """Fill both parts; the first missing, unexpected or wrong-shaped key is one error that names it."""
     own = published_names(head, words)
     hint = _looks_like(head.name, state)

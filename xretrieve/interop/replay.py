@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.heads.local import LocalHead
 from xretrieve.heads.scoring import Items
 from xretrieve.interop.parts import (
+    SET_FAMILIES,
     SIZES,
     build_local_head,
     build_words,
@@ -49,7 +50,7 @@ def replay(
     """Recompute a model's arrays in float32 on the CPU.
 
     Args:
-        family: ``scan``, ``sgr``, ``saf`` or ``tshsr``.
+        family: ``scan``, ``sgr``, ``saf`` or ``tshsr``; for ``hmrn`` and ``drilldown`` see :func:`replay_sets`.
         state: parameters and buffers under their published names (``img_enc.fc.weight``, ...).
         inputs: ``images`` (B,R,F), ``captions`` (C,L) word ids, ``lengths`` (C,).
         options: ``direction``, ``lambda_softmax``, ``fusion``, ...; what is left out has the value of the published
@@ -60,9 +61,12 @@ def replay(
         intermediates; ``grad/NAME``, ``grad_sum/NAME``; ``train/scores`` and ``train/state_after/NAME`` (one pass in
         training mode without dropout, not scan). Places beyond a caption's length are 0.
     """
-    check_family(family)
+    if check_family(family) in SET_FAMILIES:
+        from xretrieve.interop.replay_sets import replay_sets
+
+        return replay_sets(family, state, inputs, options or {})
     options = _options(family, options or {})
-    weights = {key: _tensor(value, f"state {key}") for key, value in state.items()}
+    weights = {key: read_array(value, f"state {key}") for key, value in state.items()}
     widths = sizes(family, weights, "state")
     for name, width in widths.items():
         if options.get(name, width) != width:
@@ -202,20 +206,35 @@ def _plain(trace: dict[str, Tensor], stream: str) -> dict[str, Tensor]:
 
 
 def _options(family: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    known = DEFAULTS[family]
+    return read_options(family, given, DEFAULTS[family], _OTHER, {**_COMMON, **_NORMED})
+
+
+def read_options(
+    family: str, given: Mapping[str, Any], known: Mapping[str, Any], other: Sequence[str], fixed: Iterable[str]
+) -> dict[str, Any]:
+    """Options of a family with the published values where none is given.
+
+    Args:
+        family: for messages.
+        given: as stored, arrays without axes.
+        known: the options that change something, with their defaults.
+        other: further accepted ones.
+        fixed: those that are built in; another value than the default is refused.
+    """
     options = {key: np.asarray(value).tolist() for key, value in given.items()}
     for key in options:
-        if key not in known and key not in _OTHER:
-            raise unknown(f"option of {family}:", key, [*known, *_OTHER])
+        if key not in known and key not in other:
+            raise unknown(f"option of {family}:", key, [*known, *other])
     if str(options.get("model", family)).lower() != family:
         raise XRetrieveError(f"option model is {options['model']!r}, but the family asked for is {family!r}")
-    for key in (*_COMMON, *_NORMED):
+    for key in fixed:
         if key in known and options.get(key, known[key]) != known[key]:
             raise XRetrieveError(f"option {key}={options[key]} cannot be replayed, only {known[key]}")
-    return known | options
+    return {**known, **options}
 
 
-def _tensor(value: Any, what: str) -> Tensor:
+def read_array(value: Any, what: str) -> Tensor:
+    """Numbers as a tensor, float32 where they are not whole; ``what`` names them in the error."""
     try:
         tensor = torch.as_tensor(np.array(value))
     except (TypeError, ValueError) as error:
@@ -227,7 +246,7 @@ def _inputs(inputs: Mapping[str, Any], widths: dict[str, int]) -> tuple[Tensor, 
     for key in ("images", "captions", "lengths"):
         if key not in inputs:
             raise XRetrieveError(f"inputs: no {key!r}; images (B,R,F), captions (C,L) and lengths (C,) are needed")
-    images, ids, lengths = (_tensor(inputs[key], f"inputs {key}") for key in ("images", "captions", "lengths"))
+    images, ids, lengths = (read_array(inputs[key], f"inputs {key}") for key in ("images", "captions", "lengths"))
     if images.ndim != 3 or images.shape[2] != widths["feat_dim"]:
         raise XRetrieveError(f"inputs: images has shape {tuple(images.shape)}, expected (B,R,{widths['feat_dim']})")
     if ids.ndim != 2 or lengths.shape != ids.shape[:1] or ids.is_floating_point() or lengths.is_floating_point():

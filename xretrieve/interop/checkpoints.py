@@ -1,9 +1,10 @@
-"""Published checkpoints (`.pth.tar` of SCAN and SGRAF) as run folders."""
+"""Published checkpoints (of SCAN, SGRAF, HMRN and Drill-down) as run folders."""
 
 from __future__ import annotations
 
 import argparse
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +13,49 @@ from torch import Tensor
 
 from xretrieve.backbones import create_backbone
 from xretrieve.backbones.vocabulary import Vocabulary
+from xretrieve.backbones.words import Words
 from xretrieve.errors import XRetrieveError
+from xretrieve.heads.base import Head
 from xretrieve.heads.local import LocalHead
-from xretrieve.interop.parts import build_local_head, build_words, check_family, load_state, sizes
+from xretrieve.interop.parts import (
+    SET_FAMILIES,
+    build_local_head,
+    build_sentences,
+    build_set_head,
+    build_words,
+    check_family,
+    load_state,
+    sizes,
+)
+from xretrieve.interop.set_checkpoints import drilldown_state, hmrn_options
 from xretrieve.matcher import Matcher
 from xretrieve.utils.files import atomic_folder, content_hash, write_json
 
 ENCODERS = ("img_enc", "txt_enc")
-PARTS = {"scan": ENCODERS, "sgr": (*ENCODERS, "sim_enc"), "saf": (*ENCODERS, "sim_enc")}
+PARTS = {"scan": ENCODERS, "sgr": (*ENCODERS, "sim_enc"), "saf": (*ENCODERS, "sim_enc"),
+         "hmrn": (*ENCODERS, "sim_enc"), "drilldown": ()}  # the last one's is one state dict
 # SCAN's own option names: (ours, theirs)
 SCAN_OPTIONS = {"stream": "cross_attn", "pooling": "agg_func", "feature_norm": "raw_feature_norm",
                 "temperature": "lambda_softmax", "lambda_lse": "lambda_lse"}  # fmt: skip
 
 
-def import_checkpoint(path: str | Path, family: str, out: str | Path, vocab: str | Path) -> Matcher:
+def import_checkpoint(
+    path: str | Path, family: str, out: str | Path, vocab: str | Path, head: Mapping[str, Any] | None = None
+) -> Matcher:
     """Turn a published checkpoint into a run folder that :func:`xretrieve.load` reads.
 
     Nothing in the file is executed: tensors and the option namespace are read, anything else is refused.
 
     Args:
         path: a dict with ``model``, a list of state dicts (image, text and, except for SCAN, similarity encoder), and
-            ``opt``, an ``argparse.Namespace``; old and new torch file formats.
-        family: ``scan``, ``sgr`` or ``saf``.
+            ``opt``, an ``argparse.Namespace``; of Drill-down a dict with ``state_dict``. Old and new torch formats.
+        family: ``scan``, ``sgr``, ``saf``, ``hmrn`` or ``drilldown``.
         out: the run folder to make; it must not exist, or be empty.
         vocab: the vocabulary file that the checkpoint was trained with (ids have no order of their own).
+        head: options of the head that the file does not tell, such as Drill-down's ``slots`` and ``mode``.
 
     Returns:
-        The matcher: `regions`, `words` and the head.
+        The matcher: `regions`, `words` (over query sets `sentences`) and the head.
     """
     path, out = Path(path).expanduser(), Path(out)
     check_family(family)
@@ -47,7 +64,7 @@ def import_checkpoint(path: str | Path, family: str, out: str | Path, vocab: str
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise XRetrieveError(f"{out} exists already; name a new folder")
     stored, where = read_checkpoint(path), str(path)
-    state = _state(stored, family, where)
+    state = drilldown_state(stored, where) if family == "drilldown" else _state(stored, family, where)
     vocabulary = Vocabulary.load(vocab)
     widths = sizes(family, state, where)
     if len(vocabulary) != widths["vocab_size"]:
@@ -55,11 +72,20 @@ def import_checkpoint(path: str | Path, family: str, out: str | Path, vocab: str
             f"{vocab} has {len(vocabulary)} words, but {path} has word vectors for {widths['vocab_size']}; give the "
             "vocabulary file it was trained with"
         )
-    words = build_words(widths, vocabulary, dropout=0.0 if family == "scan" else 0.4)
-    head = _head(family, widths, state, vars(stored["opt"]) if "opt" in stored else {}, where)
-    load_state(head, words, state, where)
+    dropout = 0.0 if family in ("scan", "drilldown") else 0.4
+    known, own = vars(stored["opt"]) if "opt" in stored else {}, dict(head or {})
+    words: Words
+    model: Head
+    if family in SET_FAMILIES:
+        words = build_sentences(widths, family, vocabulary, dropout)
+        options = hmrn_options(known, widths, where) if family == "hmrn" else {}
+        model = build_set_head(family, widths, **{**options, **own})
+    else:
+        words = build_words(widths, vocabulary, dropout)
+        model = _head(family, widths, state, known, where, own)
+    load_state(model, words, state, where)
     image = create_backbone("regions", dim=widths["feat_dim"])
-    matcher = Matcher(image, words, head, name=f"{path.name.split('.')[0]} ({family})", source=str(out))
+    matcher = Matcher(image, words, model, name=f"{path.name.split('.')[0]} ({family})", source=str(out))
     with atomic_folder(out) as part:
         matcher.save(part / "matcher")
         about = {"family": family, "file": path.name, "sha256": content_hash(path)}
@@ -83,8 +109,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
         raise XRetrieveError(f"{path}: not a whole checkpoint file; copy it again") from error
-    if not isinstance(stored, dict) or not isinstance(stored.get("model"), (list, tuple)):
-        raise XRetrieveError(f"{path}: expected a dict with 'model', a list of state dicts")
+    if not isinstance(stored, dict):
+        raise XRetrieveError(f"{path}: expected a dict, found {type(stored).__name__}")
     if "opt" in stored and not isinstance(stored["opt"], argparse.Namespace):
         raise XRetrieveError(f"{path}: 'opt' is a {type(stored['opt']).__name__}, expected the options as a namespace")
     return stored
@@ -93,6 +119,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def _state(stored: dict[str, Any], family: str, where: str) -> dict[str, Tensor]:
     """One state dict under the published names with ``img_enc.``, ``txt_enc.``, ``sim_enc.`` in front."""
     parts = PARTS[family]
+    if not isinstance(stored.get("model"), (list, tuple)):
+        raise XRetrieveError(f"{where}: expected a dict with 'model', a list of state dicts")
     if len(stored["model"]) != len(parts):
         raise XRetrieveError(
             f"{where}: 'model' has {len(stored['model'])} state dicts, a {family} checkpoint has {len(parts)} "
@@ -111,8 +139,9 @@ def _state(stored: dict[str, Any], family: str, where: str) -> dict[str, Tensor]
 
 
 def _head(
-    family: str, widths: dict[str, int], state: dict[str, Tensor], options: dict[str, Any], where: str
-) -> LocalHead:
+    family: str, widths: dict[str, int], state: dict[str, Tensor], options: dict[str, Any], where: str,
+    given: dict[str, Any],
+) -> LocalHead:  # fmt: skip
     for key in ("no_imgnorm", "no_txtnorm"):
         if options.get(key):
             raise XRetrieveError(f"{where}: trained with --{key}; only models with unit-length tokens are read")
@@ -124,7 +153,7 @@ def _head(
         own = {ours: options[theirs] for ours, theirs in SCAN_OPTIONS.items() if theirs in options}
     elif "lambda_softmax" in options:
         own["temperature"] = float(options["lambda_softmax"])
-    return build_local_head(family, widths, **own)
+    return build_local_head(family, widths, **{**own, **given})
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,9 @@ def test_every_name_leads_somewhere() -> None:
     assert all(create_loss(name) is not None for name in door.losses())
     assert all("image_text" in info(name).tasks for name in door.datasets()) and "flickr8k" in door.datasets()
     assert all(get_protocol(name).task == "image_text" for name in door.protocols())
+    assert {"scan", "sgr", "saf", "tshsr"} <= set(door.heads()) and "infonce" in door.losses()
+    assert load_recipe("flickr8k-sgraf", {"fusion": door.fusions()[0]}).fusion == door.fusions()[0]
+    assert "SGRAF* (paper)" in door.published("flickr30k", "flickr-1k") and not door.published("flickr8k", "flickr-1k")
     assert all(load_recipe(name).task == "image_text" for name in door.recipes()) and door.recipes()
 
 

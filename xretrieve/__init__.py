@@ -18,6 +18,7 @@ _PUBLIC = {
     "Tokens": "xretrieve.tokens",
     "Matcher": "xretrieve.matcher",
     "load": "xretrieve.matcher",
+    "Ensemble": "xretrieve.ensemble",
     "Gallery": "xretrieve.gallery",
     "Ranking": "xretrieve.ranking",
     "evaluate": "xretrieve.evaluation",

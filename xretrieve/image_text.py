@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TASK = "image_text"
 
-__all__ = ["TASK", "datasets", "heads", "losses", "protocols", "recipes"]
+__all__ = ["TASK", "datasets", "fusions", "heads", "losses", "protocols", "published", "recipes"]
 
 
 def heads() -> list[str]:
@@ -31,6 +31,28 @@ def losses() -> list[str]:
     from xretrieve.training.losses import list_losses
 
     return list_losses()
+
+
+def fusions() -> list[str]:
+    """How a recipe with `members` averages their scores (`xr.Ensemble`).
+
+    >>> fusions()
+    ['logit', 'mean']
+    """
+    from xretrieve.ensemble import FUSIONS
+
+    return sorted(FUSIONS)
+
+
+def published(dataset: str, protocol: str) -> list[str]:
+    """Models whose published figures a recipe may print beside its own (key `published`), by name.
+
+    >>> published("mscoco", "coco-5k")[:3]
+    ['VSE++ (ResNet-152, tuned)', 'SCAN*', 'VSRN*']
+    """
+    from xretrieve.evaluation.published import published_rows
+
+    return [row.name for row in published_rows(dataset, protocol)]
 
 
 def datasets() -> list[str]:

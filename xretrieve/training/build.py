@@ -15,7 +15,7 @@ from xretrieve.data.base import RetrievalDataset
 from xretrieve.data.cache import FeatureCache
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads import head_class
-from xretrieve.matcher import Matcher, build_head
+from xretrieve.matcher import Matcher, build_head, load
 from xretrieve.training.feeds import CachedFeed, Feed, LiveFeed
 from xretrieve.training.recipe import BackboneConfig, DatasetConfig, Recipe
 from xretrieve.training.recipes import find_weights
@@ -41,7 +41,42 @@ def build_matcher(recipe: Recipe, captions: list[str]) -> Matcher:
     learned = recipe.text.backbone in ("words", "sentences")  # their vocabulary is that of the captions
     builds = learned and "vocab" not in recipe.text.options and recipe.text.weights is None
     text = _backbone(recipe.text, "text", recipe, {"captions": captions} if builds else {})
-    return Matcher(image, text, build_head(recipe.head.name, image, text, **head_options(recipe)), name=recipe.name)
+    head = build_head(recipe.head.name, image, text, **head_options(recipe))
+    matcher = Matcher(image, text, head, name=recipe.name)
+    if recipe.start is not None:
+        start_from(matcher, recipe.start)
+    return matcher
+
+
+def start_from(matcher: Matcher, folder: str) -> dict[str, int]:
+    """Copy the weights of a run wherever a tensor's name and shape agree; returns how many matrices of each part.
+
+    A text side of another vocabulary is an error (the same row would be another word), and so is a run of which
+    nothing fits. Frozen backbones keep what the recipe gives them.
+    """
+    given = load(folder)
+    if not isinstance(given, Matcher):
+        raise XRetrieveError(f"recipe key 'start': {folder} is an ensemble; name the run of one model")
+    copied = {}
+    for part in ("image", "text", "head"):
+        own, other = getattr(matcher, part), getattr(given, part)
+        if part != "head" and own.frozen:
+            continue
+        if part == "text" and own.preprocessing() != other.preprocessing():
+            raise XRetrieveError(
+                f"recipe key 'start': the text side of {folder} has another vocabulary or preprocessing; train on the "
+                "same captions with the same text.options"
+            )
+        mine, theirs = own.state_dict(), other.state_dict()
+        fits = {k: v for k, v in theirs.items() if k in mine and mine[k].shape == v.shape}
+        own.load_state_dict({**mine, **fits})
+        copied[part] = sum(v.ndim > 1 for v in fits.values())  # a bias of one number fits anywhere
+    if not any(copied.values()):
+        raise XRetrieveError(
+            f"recipe key 'start': no weight of {folder} (head {given.head.name!r}) fits this recipe (head "
+            f"{matcher.head.name!r}); the start must be a run with the same backbones, or of the same family and widths"
+        )
+    return copied
 
 
 def head_options(recipe: Recipe) -> dict[str, Any]:

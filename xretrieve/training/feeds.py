@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from xretrieve.backbones.base import batch_to
 from xretrieve.tokens import Tokens
 
 T = TypeVar("T")
@@ -57,6 +58,13 @@ class LiveFeed:
 
 
 Feed = CachedFeed | LiveFeed
+
+
+def block_to(batch: Any, device: Any) -> Any:
+    """Move tokens, what a backbone's ``prepare`` gave, or a pair of such, to a device."""
+    if isinstance(batch, tuple):
+        return tuple(block_to(part, device) for part in batch)
+    return batch.to(device) if isinstance(batch, Tokens) else batch_to(batch, device)
 
 
 def drop_words(text: str, share: float, rng: np.random.Generator) -> str:

@@ -12,24 +12,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from xretrieve.backbones.base import batch_to
 from xretrieve.data.base import RetrievalDataset
 from xretrieve.data.cache import FeatureCache
 from xretrieve.errors import XRetrieveError
+from xretrieve.heads.base import learn_coarse_only, set_learning
 from xretrieve.matcher import Matcher
 from xretrieve.tokens import Tokens
 from xretrieve.training.build import Split, make_split
 from xretrieve.training.checkpoint import Ema, Progress, load_model, load_optimizer, save_point
-from xretrieve.training.feeds import prefetch
+from xretrieve.training.feeds import block_to, prefetch
+from xretrieve.training.groups import CoarseVectors
 from xretrieve.training.log import Log, Meter
-from xretrieve.training.losses import create_loss, find_duplicates
+from xretrieve.training.losses import create_loss
 from xretrieve.training.optimizer import make_optimizer
 from xretrieve.training.recipe import PARTS, Recipe, StageConfig
-from xretrieve.training.samplers import BatchSampler, shard, step_seed
+from xretrieve.training.samplers import step_seed
 from xretrieve.training.schedule import lr_factor
 from xretrieve.training.skipped import note_skipped
-from xretrieve.training.trainee import Gather, Trainee
-from xretrieve.training.validate import recalls, score_split
+from xretrieve.training.trainee import Gather
+from xretrieve.training.validate import goal
+from xretrieve.training.work import create_work, live_sides
 
 OnStep = Callable[[int], None]
 
@@ -87,31 +89,37 @@ class Loop:
         if number > 0 and self.point is None:
             self._take_best()
             self.at.stage, self.at.epoch, self.at.step, self.at.waited = number, 0, 0, 0
+            before = recipe.stages[number - 1]
+            if stage.keep != before.keep or (stage.loss is None) != (before.loss is None):
+                self.at.best = Progress().best  # another measure
         for name, part in parts.items():
-            part.requires_grad_(name in learns)
+            set_learning(part, name in learns)
+            if name == "head" and name in learns and stage.loss is None:
+                learn_coarse_only(part)
             part.to(self.fabric.device)
         self.learns = learns
-        self.train, self.val = self._splits()
+        live = [*learns, *(side for side in live_sides(recipe) if side not in learns)]
+        splits = self._splits(live)
         if self.fabric.is_global_zero:
-            note_skipped(self.folder, (self.train, self.val))
-        self.sampler = BatchSampler(self.train.dataset.owner, stage.batch_size, stage.batching,
-                                    stage.captions_per_image, recipe.seed, number,
-                                    self.fabric.world_size, self.train.usable)
-        self.steps = math.ceil(len(self.sampler) / stage.accumulate)  # optimizer steps of an epoch
-        losses = {"loss": create_loss(stage.loss.name, **stage.loss.options)}
-        if stage.coarse_loss is not None:
-            losses["coarse_loss"] = create_loss(stage.coarse_loss.name, **stage.coarse_loss.options)
+            note_skipped(self.folder, splits)
+        self.work = create_work(recipe, splits)
+        wanted = {"loss": stage.loss, "coarse_loss": stage.coarse_loss}
+        losses = {key: create_loss(loss.name, **loss.options) for key, loss in wanted.items() if loss is not None}
         kept = {p: m for p, m in parts.items() if p == "head" or not getattr(recipe, p).frozen}
         self.saved = nn.ModuleDict({**kept, **losses})
         if self.point is not None:
             load_model(self.point, self.saved)
-        trainee = Trainee(
+        grouped = {"vectors": self._coarse_vectors(number)} if stage.group_pool else {}
+        self.sampler = self.work.sampler(stage, number, self.fabric.world_size, **grouped)
+        self.steps = math.ceil(len(self.sampler) / stage.accumulate)  # optimizer steps of an epoch
+        trainee = self.work.trainee(
             parts["head"],
-            losses["loss"],
-            *(parts[p] if p in learns else None for p in ("image", "text")),
+            losses.get("loss"),
+            *(parts[p] if p in live else None for p in ("image", "text")),
             Gather(self.fabric.world_size),
             losses.get("coarse_loss"),
             stage.coarse_weight,
+            stage.group,
         )
         self.raw = make_optimizer(stage, {**{p: parts[p] for p in learns}, **losses})
         self.model, self.optimizer = self.fabric.setup(trainee, self.raw)
@@ -124,10 +132,18 @@ class Loop:
             self._save()
         self.point = None
 
-    def _splits(self) -> list[Split]:
+    def _coarse_vectors(self, number: int) -> CoarseVectors:
+        """Of the train split at the start of a stage; kept in the run folder, so a resumed stage draws equal groups."""
+        path = self.folder / "groups" / f"{number}.safetensors"
+        if self.fabric.is_global_zero and (self.point is None or not path.is_file()):
+            CoarseVectors.of(self.matcher, self.work.train, self.fabric.device).save(path)
+        self.fabric.barrier()
+        return CoarseVectors.load(path)
+
+    def _splits(self, live: list[str]) -> list[Split]:
         """Feeds of both splits; one process fills the cache, the others then read it."""
         def make() -> list[Split]:
-            return [make_split(d, self.matcher, self.learns, self.cache, self.bar.shown) for d in self.data]
+            return [make_split(d, self.matcher, live, self.cache, self.bar.shown) for d in self.data]
 
         if self.fabric.world_size == 1:
             return make()
@@ -168,18 +184,10 @@ class Loop:
         self._end_epoch(stage, epoch, started)
 
     def _prepare(self, stage: StageConfig, number: int, batch: np.ndarray) -> tuple[Any, Any, torch.Tensor]:
-        """One block of items as tensors on the CPU.
-
-        This process's images (n) and texts (K n, one set of captions after the other), and the duplicates of the whole
-        block (K, P, P).
-        """
-        data, rank = self.train.dataset, self.fabric.global_rank
-        rows = shard(batch, rank, self.fabric.world_size)
+        """One block of this process's items as tensors on the CPU."""
+        rank = self.fabric.global_rank
         rng = np.random.default_rng([self.recipe.seed, self.at.stage, number, rank])
-        owners = data.owner[batch[0]].tolist()  # the same in each of the K sets
-        duplicates = torch.stack([find_duplicates(owners, [data.captions[c] for c in texts]) for texts in batch])
-        texts = self.train.texts.take(rows.ravel(), rng, stage.word_dropout)
-        return self.train.images.take(data.owner[rows[0]]), texts, duplicates
+        return self.work.block(stage, batch, rng, rank, self.fabric.world_size)
 
     def _step(self, stage: StageConfig, epoch: int, blocks: list[tuple[Any, Any, torch.Tensor]]) -> dict[str, float]:
         """One optimizer step; returns the numbers to log."""
@@ -188,11 +196,11 @@ class Loop:
         factor = lr_factor(stage, number, self.steps)
         for group in self.raw.param_groups:
             group["lr"] = group["base_lr"] * factor
-        hide = (stage.token_dropout, 0.0 if self.train.texts.live else stage.word_dropout)
+        hide = (stage.token_dropout, 0.0 if self.work.train.texts.live else stage.word_dropout)
         meter = Meter()
         for i, (images, texts, duplicates) in enumerate(blocks):
             with fabric.no_backward_sync(self.model, enabled=i < len(blocks) - 1):
-                loss, stats = self.model(self._move(images), self._move(texts), duplicates.to(fabric.device), hide)
+                loss, stats = self.model(*(block_to(part, fabric.device) for part in (images, texts, duplicates)), hide)
                 value = float(loss.detach())
                 if not math.isfinite(value):
                     self._explain(epoch, value, images, texts)
@@ -206,11 +214,8 @@ class Loop:
         self.ema.update(number)
         return {**meter.means(), "grad_norm": float(norm) if norm is not None else 0.0, "lr": stage.lr * factor}
 
-    def _move(self, batch: Any) -> Any:
-        return batch.to(self.fabric.device) if isinstance(batch, Tokens) else batch_to(batch, self.fabric.device)
-
     def _explain(self, epoch: int, value: float, *sides: Any) -> None:
-        for tokens in sides:
+        for tokens in (part for side in sides for part in (side if isinstance(side, tuple) else (side,))):
             if isinstance(tokens, Tokens):
                 tokens.check_finite()
         stage = self.recipe.stages[self.at.stage]
@@ -228,7 +233,7 @@ class Loop:
     def _end_epoch(self, stage: StageConfig, epoch: int, started: float) -> None:
         last = epoch + 1 == stage.epochs
         means = self.meter.means()
-        metrics = self._validate() if last or (epoch + 1) % stage.eval_every == 0 else {}
+        metrics = self._validate(stage) if last or (epoch + 1) % stage.eval_every == 0 else {}
         self.meter = Meter()
         row = {"stage": stage.name, "epoch": epoch + 1, "step": self.at.total, **means, **metrics,
                "seconds": round(time.perf_counter() - started, 3)}
@@ -239,21 +244,20 @@ class Loop:
         self.at.epoch, self.at.step, self.at.seconds = (stage.epochs if stop else epoch + 1), 0, 0.0
         self._save()
 
-    def _validate(self) -> dict[str, float]:
+    def _validate(self, stage: StageConfig) -> dict[str, float]:
         """Recalls on the validation split; the best weights so far are written to matcher/."""
         metrics: dict[str, float] = {}
         if self.fabric.is_global_zero:
             self.matcher.eval()
             self.ema.swap()
-            metrics = recalls(
-                *score_split(self.matcher.head, self.val.images, self.val.texts, self.val.dataset, self.fabric.device)
-            )
-            if metrics["rsum"] > self.at.best:
+            metrics = self.work.validate(self.matcher, self.model.module, stage, self.fabric.device)
+            if goal(metrics, stage.keep) > self.at.best:
                 self.matcher.save(self.folder / "matcher")
             self.ema.swap()
         metrics = self.fabric.broadcast(metrics)
-        better = metrics["rsum"] > self.at.best
-        self.at.best, self.at.waited = (metrics["rsum"], 0) if better else (self.at.best, self.at.waited + 1)
+        value = goal(metrics, stage.keep)
+        better = value > self.at.best
+        self.at.best, self.at.waited = (value, 0) if better else (self.at.best, self.at.waited + 1)
         return metrics
 
     def _save(self) -> None:

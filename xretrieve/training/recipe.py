@@ -72,14 +72,18 @@ class StageConfig:
     A later stage starts from the best weights so far.
     """
 
-    loss: LossConfig
-    """what is minimised"""
+    loss: LossConfig | None
+    """what is minimised; null trains the coarse vectors alone, by `coarse_loss`"""
     epochs: int
     """passes over the items"""
     coarse_loss: LossConfig | None = None
     """a second loss, on the cosines of a local head's coarse vectors: they can then pick candidates for the head"""
     coarse_weight: float = 1.0
     """factor on it"""
+    group: int = 0
+    """pairs are scored within groups of this many items of a batch, 0 for all pairs; for heads that score tokens"""
+    group_pool: int = 0
+    """groups are of items alike in the coarse space at the stage's start, out of this many; 0: groups at random"""
     name: str = "train"
     """shown in the log"""
     batch_size: int = 128
@@ -120,8 +124,11 @@ class StageConfig:
     """parts that learn; default: the head and every backbone that is not frozen"""
     eval_every: int = 1
     """epochs between validations; the last epoch is always validated"""
+    keep: Literal["rsum", "rounds", "loss"] = "rsum"
+    """what the kept weights are best at: validation rsum (of query sets: R@1 + R@5 + R@10 of the last round); for query
+    sets also its mean over all rounds, or the lowest validation loss"""
     patience: int = 0
-    """validations without a better rsum before the stage stops, 0 for never"""
+    """validations without a better value of `keep` before the stage stops, 0 for never"""
     ema: float = 0.0
     """decay of a moving average of the weights that is validated and kept instead, 0 for none"""
 
@@ -145,6 +152,13 @@ class StageConfig:
         )
         _need(self.batching == "images" or self.captions_per_image == 1, "captions_per_image", self.captions_per_image,
               "1 unless batching is images")
+        _need(self.loss is not None or self.coarse_loss is not None, "loss", None, "given, unless coarse_loss is")
+        for key in ("group", "group_pool"):
+            _need(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
+        _need(not self.group or (self.group > 1 and self.batch_size % self.group == 0), "group", self.group,
+              f"0, or a divisor of batch_size ({self.batch_size}) above 1")
+        _need(not self.group_pool or self.group_pool >= self.group > 0, "group_pool", self.group_pool,
+              f"0, or at least group ({self.group}, itself above 0)")
         _need(self.train is None or len(self.train) > 0, "train", self.train, "a list of image, text, head")
         for part, factor in self.lr_scale.items():
             if part not in PARTS:
@@ -188,8 +202,15 @@ class Recipe:
     """with members: mean of the probabilities (where scores are logits, else of the scores), or logit: of the logits"""
     overrides: dict[str, Any] = field(default_factory=dict)
     """with members: keys set in every member's recipe, before its own; dataset, protocol and seed are set anyway"""
+    start: str | None = None
+    """a run folder whose weights the first stage starts from, wherever name and shape agree; default: fresh weights"""
     task: str = "image_text"
     """folder of tasks/ that it belongs to"""
+    turns: int = 0
+    """task multi_query: sentences of a set in training and validation; default: the protocol's rounds, else 10"""
+    combine: Literal["", "head", "mean_similarity", "rank_fusion", "paragraph"] = ""
+    """task multi_query: how sentences become a set; default: the head reads the sets itself. Or the mean of their
+    scores, the mean of the ranks that they give, or their text joined into one"""
     seed: int = 0
     """start weights, order of the items, dropout"""
     save_every: int = 0
@@ -210,6 +231,13 @@ class Recipe:
         for metric, span in self.expect.items():
             ok = isinstance(span, (list, tuple)) and len(span) == 2 and all(isinstance(v, (int, float)) for v in span)
             _need(ok, f"expect.{metric}", span, "[low, high]")
+
+        _need(self.turns >= 0, "turns", self.turns, "0 or more")
+        for key, value in (("turns", self.turns), ("combine", self.combine)):
+            _need(not value or self.task == "multi_query", key, value, "left out unless task is multi_query")
+        for i, stage in enumerate(self.stages):
+            _need(not stage.group or self.task == "image_text", f"stages.{i}.group", stage.group,
+                  "0 unless task is image_text")
 
     def _check_members(self) -> None:
         self.members = [MemberConfig(m) if isinstance(m, str) else m for m in self.members]
@@ -234,6 +262,8 @@ class Recipe:
         precisions = sorted({stage.precision for stage in self.stages})
         _need(len(precisions) == 1, "precision", precisions, "the same in all stages")
         for i, stage in enumerate(self.stages):
+            _need(stage.keep == "rsum" or self.task == "multi_query", f"stages.{i}.keep", stage.keep,
+                  "rsum unless task is multi_query")  # fmt: skip
             for part in ("image", "text"):
                 wants = stage.train is not None and part in stage.train
                 _need(

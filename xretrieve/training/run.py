@@ -14,6 +14,7 @@ import torch
 
 from xretrieve.config import apply_overrides, from_dict, to_dict
 from xretrieve.data.cache import FeatureCache
+from xretrieve.data.turns import spoken
 from xretrieve.errors import XRetrieveError
 from xretrieve.matcher import Matcher
 from xretrieve.training.bar import Bar
@@ -145,10 +146,15 @@ def resolve(recipe: str | Path | Recipe, overrides: Overrides = None) -> Recipe:
 def preflight(recipe: Recipe) -> None:
     """Wrong names are found now and not after an hour of training."""
     from xretrieve.data import datasets
-    from xretrieve.evaluation.protocols import get_protocol
+    from xretrieve.evaluation.protocols import get_protocol, list_protocols
     from xretrieve.evaluation.published import published_rows
 
-    get_protocol(recipe.protocol)
+    protocol = get_protocol(recipe.protocol)
+    if protocol.task != recipe.task and "multi_query" in (protocol.task, recipe.task):
+        raise XRetrieveError(
+            f"recipe key 'protocol': {protocol.name!r} is of task {protocol.task}, the recipe of task {recipe.task}; "
+            f"{recipe.task} has {', '.join(list_protocols(recipe.task)) or 'none'}"
+        )
     published_rows(recipe.dataset.name, recipe.protocol, recipe.published)
     head_options(recipe)
     for stage in recipe.stages:
@@ -233,7 +239,12 @@ def _process(
     bar = Bar(shown if fabric.is_global_zero else False)
     torch.manual_seed(recipe.seed)
     data = (load_split(recipe.dataset, "train"), load_split(recipe.dataset, "val"))
-    matcher = build_matcher(recipe, data[0].captions + data[1].captions)
+    if recipe.task == "multi_query":  # its captions are the turns; vocabularies come from training text alone
+        data = (spoken(data[0]), spoken(data[1]))
+        captions = data[0].captions
+    else:
+        captions = data[0].captions + data[1].captions
+    matcher = build_matcher(recipe, captions)
     try:
         Loop(fabric, recipe, folder, matcher, data, FeatureCache(), point, at, bar, on_step).run()
     finally:
@@ -263,7 +274,8 @@ def finish(folder: Path, recipe: Recipe, device: torch.device | str = "cpu") -> 
     rows = read_json(point / "state.json")["rows"]
     plot_curves(rows, folder / "curves.png", recipe.name)
     matcher = Matcher.load(folder / "matcher").to(device).eval()
-    report = evaluate(matcher, load_split(recipe.dataset, "test"), protocol=recipe.protocol, cache=FeatureCache())
+    test = load_split(recipe.dataset, "test")
+    report = evaluate(matcher, test, protocol=recipe.protocol, cache=FeatureCache(), combine=recipe.combine)
     report.warnings += skipped_warnings(folder)
     return Run(folder, recipe, save_report(report, recipe, folder), rows)
 

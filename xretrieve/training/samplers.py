@@ -83,6 +83,69 @@ class BatchSampler:
         return rows[start + np.arange(self.captions_per_image)[:, None] % count]
 
 
+@dataclass(frozen=True)
+class SetSampler:
+    """Batches of images, each with a query set: some of its sentences, drawn without repeats, in random order.
+
+    Args:
+        owner: (C,) image row of each sentence.
+        batch_size: images of one batch, over all devices together.
+        turns: T, sentences of a set; an image with fewer brings all of them.
+        seed, stage, world, usable: as :class:`BatchSampler`.
+
+    The incomplete last batch is kept, unless it leaves a process with a single image.
+
+    >>> s = SetSampler(np.array([0, 0, 0, 1, 1, 2, 2]), batch_size=3, turns=2)
+    >>> [b.shape for b in s.epoch(0)]
+    [(2, 3)]
+    """
+
+    owner: np.ndarray
+    batch_size: int
+    turns: int
+    seed: int = 0
+    stage: int = 0
+    world: int = 1
+    usable: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.world:
+            raise XRetrieveError(
+                f"batch_size {self.batch_size} cannot be split over {self.world} devices: "
+                f"take a multiple of {self.world}"
+            )
+        if not self._sizes():
+            raise XRetrieveError(
+                f"the train split has {len(np.unique(self.owner[self._rows()]))} images with a sentence; "
+                f"training needs at least {2 * self.world}"
+            )
+
+    def _rows(self) -> np.ndarray:
+        return np.arange(len(self.owner)) if self.usable is None else np.flatnonzero(self.usable)
+
+    def _sizes(self) -> list[int]:
+        """Images of each batch of an epoch."""
+        whole, rest = divmod(len(np.unique(self.owner[self._rows()])), self.batch_size)
+        rest -= rest % self.world
+        return [self.batch_size] * whole + [rest] * (rest >= 2 * self.world)
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return len(self._sizes())
+
+    def epoch(self, number: int) -> list[np.ndarray]:
+        """Sentence rows of an epoch's batches, (T, images) int64 each; -1 where a set has no more sentences."""
+        rng = np.random.default_rng([self.seed, self.stage, number])
+        rows = rng.permutation(self._rows())
+        rows = rows[np.argsort(self.owner[rows], kind="stable")]  # grouped by image, in random order inside
+        _, start, count = np.unique(self.owner[rows], return_index=True, return_counts=True)
+        place = np.arange(min(self.turns, int(count.max())))[:, None]
+        drawn = np.where(place < count, rows[start + np.minimum(place, count - 1)], -1)  # (T,images)
+        drawn = rng.permutation(drawn, axis=1)
+        ends = np.cumsum(self._sizes())
+        return [drawn[:, end - size : end] for size, end in zip(self._sizes(), ends, strict=True)]
+
+
 def shard(batch: np.ndarray, rank: int, world: int) -> np.ndarray:
     """The part (K, items / world) of a batch that one process encodes; contiguous, so gathering restores the order.
 

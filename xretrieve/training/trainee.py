@@ -81,24 +81,27 @@ class Trainee(nn.Module):
 
     Args:
         head: the head.
-        loss: one of :mod:`xretrieve.training.losses`.
+        loss: one of :mod:`xretrieve.training.losses`; None leaves the pair stage out, for ``coarse_loss`` alone.
         image: image backbone when it learns; None when its tokens come from the cache.
         text: text backbone, the same.
         gather: joins the processes' parts.
         coarse_loss: a second loss, on the cosines of the coarse vectors.
         coarse_weight: factor on it.
+        group: score pairs only within groups of this many items of a block, 0 for all pairs; the coarse loss always
+            reads the whole block.
 
     A head may define ``training_scores(queries, gallery) -> dict[str, Tensor]``: the loss is then the sum over these
     matrices (auxiliary streams, probabilities instead of logits), weighted by ``head.loss_weights``; otherwise it is
     taken on ``head.score``.
     """
 
-    def __init__(self, head: Head, loss: PairLoss, image: nn.Module | None = None, text: nn.Module | None = None,
-                 gather: Gather | None = None, coarse_loss: PairLoss | None = None, coarse_weight: float = 1.0) -> None:
+    def __init__(self, head: Head, loss: PairLoss | None, image: nn.Module | None = None, text: nn.Module | None = None,
+                 gather: Gather | None = None, coarse_loss: PairLoss | None = None, coarse_weight: float = 1.0,
+                 group: int = 0) -> None:
         super().__init__()
         self.head, self.loss, self.image, self.text = head, loss, image, text
         self.gather = gather or Gather()
-        self.coarse_loss, self.coarse_weight = coarse_loss, coarse_weight
+        self.coarse_loss, self.coarse_weight, self.group = coarse_loss, coarse_weight, group
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the losses which epoch of the stage it is (from 0)."""
@@ -121,25 +124,60 @@ class Trainee(nn.Module):
         text_tokens = texts if isinstance(texts, Tokens) else self.text(texts)
         gallery = self.head.prepare_gallery(hide_tokens(image_tokens, hide[0]))
         queries = self.head.prepare_queries(hide_tokens(text_tokens, hide[1]))
-        gallery = self.gather.tokens(gallery)
+        everyone = self.gather.tokens(gallery)
+        total, logged = torch.zeros((), device=gallery.device), {}
+        if self.loss is None:
+            pass
+        elif self.group and len(gallery) % self.group == 0 and hasattr(self.head, "run_groups"):
+            total, logged = self._grouped(queries, gallery, duplicates)
+        else:
+            total, logged = self._pairs(queries, everyone, duplicates)
+        if self.coarse_loss is not None:
+            scores = self.head.coarse_scores(queries, everyone)
+            loss, stats = self._taken(self.coarse_loss, scores, duplicates)
+            total, logged = total + self.coarse_weight * loss, logged or stats
+            logged["coarse_loss"] = loss.detach()
+        return total, logged
+
+    def _pairs(self, queries: Prepared, gallery: Prepared, duplicates: Tensor) -> tuple[Tensor, Stats]:
+        """The head's losses on all pairs of (K n) queries and (P) gallery items."""
         if hasattr(self.head, "training_scores"):
             matrices = self.head.training_scores(queries, gallery)
         else:
             matrices = {"score": self.head.score(queries, gallery)}
+        return self._sum(matrices, duplicates, self.gather)
+
+    def _grouped(self, queries: Prepared, gallery: Prepared, duplicates: Tensor) -> tuple[Tensor, Stats]:
+        """The mean of the groups' losses. Groups stay within a process; DDP's mean over processes is their mean."""
+        n, k, alone = len(gallery), len(duplicates), Gather()
+        first = dist.get_rank() * n if self.gather.world > 1 else 0
+        items = torch.arange(n, device=gallery.device).view(-1, self.group)  # (groups,group)
+        sets = torch.arange(k, device=gallery.device)[:, None] * n
+        rows = (sets + items[:, None]).flatten()  # group after group, in each the K sets of its captions
+        matrices = self.head.matrices(self.head.run_groups(queries[rows], gallery, len(items)))
+        losses, logged = [], {}
+        for i, members in enumerate(items + first):
+            own = {name: scores[i] for name, scores in matrices.items()}  # (K group,group)
+            loss, stats = self._sum(own, duplicates[:, members][:, :, members], alone)
+            losses.append(loss)
+            logged = logged or stats
+        return torch.stack(losses).mean(), logged
+
+    def _sum(self, matrices: dict[str, Tensor], duplicates: Tensor, gather: Gather) -> tuple[Tensor, Stats]:
+        """The weighted sum of the losses on a head's matrices, and the numbers of the one that ranks."""
         total, logged = None, {}
         for name, scores in matrices.items():
-            loss, stats = self._taken(self.loss, scores, duplicates)
+            loss, stats = self._taken(self.loss, scores, duplicates, gather)
             loss = self.head.loss_weights.get(name, 1.0) * loss
             total = loss if total is None else total + loss
-            logged = logged or stats  # the numbers of the matrix that ranks
-        if self.coarse_loss is not None:
-            loss, _ = self._taken(self.coarse_loss, self.head.coarse_scores(queries, gallery), duplicates)
-            total = total + self.coarse_weight * loss
-            logged["coarse_loss"] = loss.detach()
+            logged = logged or stats
         return total, logged
 
-    def _taken(self, loss: PairLoss, scores: Tensor, duplicates: Tensor) -> tuple[Tensor, Stats]:
+    def _taken(
+        self, loss: PairLoss, scores: Tensor, duplicates: Tensor, gather: Gather | None = None
+    ) -> tuple[Tensor, Stats]:
         """A loss on the K blocks (n,P) of a matrix, their mean, and the numbers of the first block."""
         blocks = zip(scores.float().chunk(len(duplicates)), duplicates, strict=True)
-        found = [loss(self.gather.rows(block), duplicates=same) for block, same in blocks]
+        rows = (gather or self.gather).rows
+        found = [loss(rows(block), duplicates=same) for block, same in blocks]
         return torch.stack([value for value, _ in found]).mean(), found[0][1]

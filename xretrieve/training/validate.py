@@ -12,35 +12,53 @@ from torch import Tensor
 from xretrieve.backbones.base import batch_to
 from xretrieve.data.base import RetrievalDataset
 from xretrieve.heads.base import Head
+from xretrieve.heads.scoring import score_matrix
 from xretrieve.tokens import Prepared, Tokens
 from xretrieve.training.feeds import Feed
 
 
 @torch.no_grad()
 def score_split(
-    head: Head, images: Feed, texts: Feed, dataset: RetrievalDataset, device: Any, chunk: int = 256
-) -> tuple[Tensor, np.ndarray]:
+    head: Head, images: Feed, texts: Feed, dataset: RetrievalDataset, device: Any, chunk: int = 256,
+    coarse: bool = False, dtype: str = "32",
+) -> tuple[Tensor, np.ndarray]:  # fmt: skip
     """Scores (N, C) float32 on the CPU and the owner map (C,), over the images that could be read.
 
-    ``head`` and the backbones of live feeds must be in evaluation mode.
+    ``head`` and the backbones of live feeds must be in evaluation mode. ``coarse``: by the coarse vectors alone.
+    ``dtype`` (of :class:`~xretrieve.training.recipe.StageConfig`) is the precision of heads that score pair by pair.
     """
     place = np.full(len(dataset), -1)
     place[images.kept] = np.arange(len(images.kept))
     captions = np.flatnonzero(place[dataset.owner] >= 0)
-    gallery = _encode(images, images.kept, head.prepare_gallery, device, chunk)
-    queries = _encode(texts, captions, head.prepare_queries, device, chunk)
-    starts = range(0, len(captions), chunk)
-    rows = [head.score(queries[i : i + chunk], gallery).float().cpu() for i in starts]  # each (chunk,N)
-    return torch.cat(rows).T.contiguous(), place[dataset.owner[captions]]
+    gallery = encode_feed(images, images.kept, head.prepare_gallery, device, chunk)
+    queries = encode_feed(texts, captions, head.prepare_queries, device, chunk)
+    if coarse:
+        scores = head.coarse_scores(queries, gallery)
+    else:
+        low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype) if hasattr(head, "run") else None
+        scores = score_matrix(head, queries, gallery, dtype=low)
+    return scores.float().cpu().T.contiguous(), place[dataset.owner[captions]]
 
 
-def _encode(feed: Feed, rows: np.ndarray, prepare: Callable[[Tokens], Prepared], device: Any, chunk: int) -> Prepared:
+def encode_feed(
+    feed: Feed, rows: np.ndarray, prepare: Callable[[Tokens], Prepared], device: Any, chunk: int = 256
+) -> Prepared:
+    """Prepared tokens of some of a feed's items; ``prepare`` is a head's side."""
     parts = []
     for start in range(0, len(rows), chunk):
         taken = feed.take(rows[start : start + chunk])
         tokens = feed.backbone(batch_to(taken, device)) if feed.live else taken.to(device)
         parts.append(prepare(tokens))
     return Prepared.cat(parts)
+
+
+def goal(metrics: dict[str, float], keep: str = "rsum") -> float:
+    """The number to keep the best of; more is better, and it is never below 0.
+
+    >>> goal({"rsum": 200.0}), goal({"rsum": 200.0, "val_loss": 3.0}, "loss")
+    (200.0, 0.25)
+    """
+    return 1 / (1 + metrics["val_loss"]) if keep == "loss" else metrics[keep]
 
 
 def recalls(scores: Tensor, owner: np.ndarray) -> dict[str, float]:

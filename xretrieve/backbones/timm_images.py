@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from xretrieve.backbones.grids import full_mask, grid_tokens
 from xretrieve.backbones.images import ImageBackbone
-from xretrieve.backbones.places import Fit, Size
+from xretrieve.backbones.places import Fit, Size, grid_shape
 from xretrieve.backbones.weights import hub, load_strict, no_hub, read_weights
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.tokens import Tokens
@@ -32,6 +32,7 @@ class TimmImages(ImageBackbone):
 
     With ``layers``, earlier feature maps are averaged onto the last one's grid and joined to it: hypercolumns
     (Hariharan et al., CVPR 2015). A classifier's last layer forgets colour and texture, which captions mention.
+    With ``cells``, the grid is averaged to that many rows and columns (windows overlap where they must).
     """
 
     def __init__(self, rest: str, model: nn.Module, data: dict[str, Any], options: dict[str, Any]) -> None:
@@ -46,6 +47,7 @@ class TimmImages(ImageBackbone):
         self.register_buffer("std", torch.tensor(data["std"]).view(1, 3, 1, 1) * 255, persistent=False)
         self.from_model = options["pooled"] == "model"
         self.layers: list[int] = options["layers"] or []
+        self.side: int | None = options["cells"]
         with self.inference():
             tokens = self(torch.zeros(1, *data["input_size"], dtype=torch.uint8))
         self.local_dim, self.pooled_dim = tokens.local.shape[-1], tokens.pooled.shape[-1]
@@ -82,6 +84,13 @@ class TimmImages(ImageBackbone):
             columns = columns.flatten(2).transpose(1, 2)  # (N,cells,C)
         local = grid_tokens(self.model, features, self.name).float()
         joined = local if columns is None else torch.cat([local, columns], -1)  # (N,cells,D)
+        if self.side is not None:
+            shape = grid_shape(joined.shape[1], (pixels.shape[-1], pixels.shape[-2]))
+            if shape is None:
+                raise XRetrieveError(f"{self.name}: cells={self.side} needs a grid, but this model's {joined.shape[1]} "
+                                     "local tokens make none")
+            maps = joined.mT.unflatten(-1, shape)  # (N,D,h,w)
+            joined = F.adaptive_avg_pool2d(maps, self.side).flatten(2).mT.contiguous()  # (N,side*side,D)
         if not self.from_model:
             return Tokens.from_local(joined)
         pooled = self.model.forward_head(features, pre_logits=True).float()
@@ -117,6 +126,7 @@ def create(
     crop: float | None = None,
     pooled: str = "model",
     layers: Sequence[int] | None = None,
+    cells: int | None = None,
     model_args: dict[str, Any] | None = None,
 ) -> TimmImages:
     """A timm model without its classifier.
@@ -130,6 +140,7 @@ def create(
         crop: share of the resized picture that the central crop keeps; 1 keeps all of a square picture.
         pooled: ``model`` (timm's pre-logits feature) or ``mean`` (of the local tokens).
         layers: numbers of earlier feature maps (of ``model.feature_info``, from 0) to join to every local token.
+        cells: rows and columns that the grid is averaged to, for example 3 for 9 local tokens.
         model_args: handed to ``timm.create_model``, for example ``{"pad_type": "same"}``.
     """
     import timm
@@ -138,6 +149,8 @@ def create(
         raise unknown("timm model", rest, timm.list_models())
     if pooled not in ("model", "mean"):
         raise unknown("pooled", pooled, ["model", "mean"])
+    if cells is not None and cells < 1:
+        raise XRetrieveError(f"timm:{rest}: cells={cells}; it is the rows and columns of the grid, at least 1")
     if size is not None and size < 1:
         raise XRetrieveError(f"timm:{rest}: size={size} pixels")
     if crop is not None and not 0 < crop <= 1:
@@ -156,7 +169,8 @@ def create(
         data["input_size"] = (3, data.pop("size"), size)
     config = resolve_model_data_config(model, args=data)
     options = {"size": size, "mean": _three(mean), "std": _three(std), "interpolation": interpolation, "crop": crop,
-               "pooled": pooled, "layers": [int(i) for i in layers] if layers else None, "model_args": given}
+               "pooled": pooled, "layers": [int(i) for i in layers] if layers else None, "cells": cells,
+               "model_args": given}
     _check_layers(rest, model, options["layers"])
     return TimmImages(rest, model, {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}, options)
 

@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xretrieve.errors import QueryKindError, XRetrieveError, unknown
 from xretrieve.heads.attention import gram_matrix
 from xretrieve.heads.base import Head
-from xretrieve.heads.scoring import MEMORY, TRAINING_MEMORY, Items, score_blocks
+from xretrieve.heads.scoring import MEMORY, TRAINING_MEMORY, Items, score_blocks, score_groups
 from xretrieve.heads.similarity import Projection
 from xretrieve.tokens import Prepared, Tokens
 
@@ -75,6 +75,10 @@ class LocalHead(Head):
     def _with_gram(self, local: Tensor, mask: Tensor, pooled: Tensor, stream: str) -> Prepared:
         return Prepared(local, mask, pooled, {"gram": gram_matrix(local)} if stream in self.streams else {})
 
+    def coarse_parts(self) -> list[nn.Module]:
+        """The projections; a subclass adds what pools."""
+        return [self.image, self.text]
+
     def fold(self) -> Any:
         """What depends on weights only and is made once per call; handed to every :meth:`block`."""
         return None
@@ -109,9 +113,23 @@ class LocalHead(Head):
         """Scores (Q,G) float32, made for ranking: logits, or SCAN's raw scores."""
         return self.run(queries, gallery)["score"]
 
+    def run_groups(self, queries: Prepared, gallery: Prepared, groups: int) -> dict[str, Tensor]:
+        """The pair stage within groups only, as (groups,c,b) tensors: rows lie group after group on both sides."""
+        self._check(queries, gallery)
+        if self.training and self.whole_rows:  # its statistics move caption by caption, over all images of a call
+            rows = zip(torch.arange(len(queries)).chunk(groups), torch.arange(len(gallery)).chunk(groups), strict=True)
+            each = [self.run(queries[texts], gallery[images]) for texts, images in rows]
+            return {name: torch.stack([one[name] for one in each]) for name in each[0]}
+        function = partial(self.block, folded=self.fold())
+        return score_groups(function, queries, gallery, groups, self.pair_bytes, self.memory or TRAINING_MEMORY)
+
+    def matrices(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The matrices the loss is taken on, from what :meth:`run` or :meth:`run_groups` returned."""
+        return {"score": outputs["score"]}
+
     def training_scores(self, queries: Prepared, gallery: Prepared) -> dict[str, Tensor]:
-        """The matrices the loss is taken on, (Q,G) each."""
-        return {"score": self.pair(queries, gallery)}
+        """:meth:`matrices` of all pairs, (Q,G) each."""
+        return self.matrices(self.run(queries, gallery))
 
     def attention(self, text: Prepared, image: Prepared) -> dict[str, Tensor]:
         """Who looks where: per stream the weights (C,B,queries,context), for words over regions or the reverse."""

@@ -155,6 +155,37 @@ def score_blocks(
     return {name: _restore(values, by_row, by_column) for name, values in joined.items()}
 
 
+def score_groups(
+    function: BlockFunction, queries: Prepared, gallery: Prepared, groups: int,
+    pair_bytes: Callable[[int, int], int], memory: int,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Run a pair function on groups of items: no pair across groups is computed.
+
+    Args:
+        function: of texts (g,c,L,D) and images (g,b,R,D); returns scores (g,c,b).
+        queries, gallery: ``groups * c`` texts and ``groups * b`` images, group after group.
+        groups: how many.
+        pair_bytes, memory: as in :func:`score_blocks`; as many groups as fit share a block.
+
+    Returns:
+        The same names with (groups,c,b) tensors.
+    """
+    if not groups or len(queries) % groups or len(gallery) % groups:
+        raise XRetrieveError(f"{len(queries)} queries and {len(gallery)} gallery items make no {groups} equal groups")
+    c, b = len(queries) // groups, len(gallery) // groups
+    queries, gallery = _cast(queries.trim()), _cast(gallery.trim())
+    size = max(1, memory // (pair_bytes(queries.local.shape[1], gallery.local.shape[1]) * c * b))
+    parts = []
+    for start in range(0, groups, size):
+        n = min(size, groups - start)
+        sides = (Items.of(queries[start * c : (start + n) * c], n), Items.of(gallery[start * b : (start + n) * b], n))
+        if torch.is_grad_enabled() and size < groups:
+            parts.append(checkpoint(function, *sides, use_reentrant=False, preserve_rng_state=False))
+        else:
+            parts.append(function(*sides))
+    return _join(parts, 0)
+
+
 def _listed(head: Head, queries: Prepared, gallery: Prepared, candidates: Tensor, memory: int) -> Tensor:
     folded = head.fold()
     queries, gallery = _cast(queries), _cast(gallery)

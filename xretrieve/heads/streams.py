@@ -13,7 +13,6 @@ from xretrieve.heads.base import l2
 from xretrieve.heads.local import TEMPERATURES, LocalHead, Trace, captions_first, check_stream, roles
 from xretrieve.heads.scoring import Items
 from xretrieve.heads.similarity import GlobalVector, global_node, node_mask, region_count, similarity, xavier
-from xretrieve.tokens import Prepared
 
 Stream = Literal["t2i", "i2t"]
 TrainOn = Literal["probability", "logit"]
@@ -51,6 +50,10 @@ class StreamHead(LocalHead):
         self.sim_tranloc_w = nn.Linear(self.dim, self.sim_dim)
         xavier(self.sim_tranloc_w)
 
+    def coarse_parts(self) -> list[nn.Module]:
+        """Projections and global vectors."""
+        return [*super().coarse_parts(), self.v_global_w, self.t_global_w]
+
     def image_vector(self, local: Tensor, mask: Tensor) -> Tensor:
         """V (B,D)."""
         return self.v_global_w(local, mask)
@@ -63,9 +66,9 @@ class StreamHead(LocalHead):
         """What the loss reads of a pair: its probability, or with ``train_on="logit"`` the logit itself."""
         return logits if self.config["train_on"] == "logit" else torch.sigmoid(logits)
 
-    def training_scores(self, queries: Prepared, gallery: Prepared) -> dict[str, Tensor]:
-        """The matrix the loss is taken on (Q,G), see :meth:`signal`."""
-        return {"score": self.signal(self.pair(queries, gallery))}
+    def matrices(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The matrix the loss is taken on, see :meth:`signal`."""
+        return {"score": self.signal(outputs["score"])}
 
     def nodes(
         self, texts: Items, images: Items, linears: dict[str, nn.Linear], trace: Trace

@@ -37,6 +37,10 @@ def fuse_logits(*logits: Tensor) -> Tensor:
     return positive - reduce(torch.logaddexp, [logsigmoid(-x) for x in logits])
 
 
+def _mean_logit(a: Tensor, b: Tensor) -> Tensor:
+    return (a + b) / 2
+
+
 class Reasoner(nn.Module):
     """One stream: local projection, levels, readout, logit.
 
@@ -70,7 +74,8 @@ class TSHSR(StreamHead):
         context: ``cluster`` (learned pooling of the nodes), ``mean`` (one context, the mean node) or ``none`` (SGR).
         levels: K, steps of reasoning.
         clusters: contexts of each level, K numbers; default 2^(K-1), ..., 2, 1.
-        fusion: ``mean`` of the streams' probabilities, or ``concat`` of their vectors before one logit.
+        fusion: ``mean`` of the streams' probabilities, ``logit``: mean of their logits (for training on logits, whose
+            zero is arbitrary), or ``concat`` of their vectors before one logit.
         gate: ``vector`` (one number per channel) or ``scalar`` (one per node) between local and context.
         readout: the ``global`` node, or ``saf`` (filtration over the last level's nodes).
         aux_streams: with mean fusion, train each stream on its own score as well.
@@ -88,7 +93,8 @@ class TSHSR(StreamHead):
     def __init__(
         self, image_dim: int, text_dim: int, streams: Literal["both", "t2i", "i2t"] = "both",
         context: Context = "cluster", levels: int = 3, clusters: Sequence[int] | None = None,
-        fusion: Literal["mean", "concat"] = "mean", gate: Gate = "vector", readout: Literal["global", "saf"] = "global",
+        fusion: Literal["mean", "logit", "concat"] = "mean", gate: Gate = "vector",
+        readout: Literal["global", "saf"] = "global",
         aux_streams: bool = True, aux_weight: float = 1.0, lambda_t2i: float = TEMPERATURES["t2i"],
         lambda_i2t: float = TEMPERATURES["i2t"], saf_norm: SafNorm = "caption", dim: int = 1024, sim_dim: int = 256,
         region_norm: RegionNorm = "none", regions: int = 36, dropout: float = 0.4, image_project: bool = True,
@@ -96,7 +102,8 @@ class TSHSR(StreamHead):
         image_dropout: float = 0.0, text_dropout: float = 0.0, train_on: TrainOn = "probability", coarse: bool = False,
     ) -> None:  # fmt: skip
         super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
-        for key, value, known in (("streams", streams, ("both", *STREAMS)), ("fusion", fusion, ("mean", "concat")),
+        for key, value, known in (("streams", streams, ("both", *STREAMS)),
+                                  ("fusion", fusion, ("mean", "logit", "concat")),
                                   ("readout", readout, ("global", "saf"))):  # fmt: skip
             if value not in known:
                 raise unknown(key, str(value), known)
@@ -149,7 +156,8 @@ class TSHSR(StreamHead):
         for stream, z in zip(self.streams, vectors, strict=True):
             outputs[stream] = captions_first(self.reasoner(stream).sim_eval_w(z).squeeze(-1), "i2t")
         own = [outputs[stream] for stream in self.streams]
-        return {"score": fuse_logits(*own) if len(own) == 2 else own[0], **outputs}
+        fuse = fuse_logits if self.config["fusion"] == "mean" else _mean_logit
+        return {"score": fuse(*own) if len(own) == 2 else own[0], **outputs}
 
     def _read(self, stream: str, x: Tensor, mask: Tensor | None, folded: Any, trace: Trace) -> tuple[Tensor, Any]:
         reasoner = self.reasoner(stream)
@@ -177,11 +185,11 @@ class TSHSR(StreamHead):
         filtrations = {s: self.reasoner(s).SAF_module for s in self.streams}
         return run_with_moments(self, super().run, filtrations, queries, gallery, memory)
 
-    def training_scores(self, queries: Prepared, gallery: Prepared) -> dict[str, Tensor]:
-        """The matrices the loss is taken on (Q,G): the fused ``score`` and, with ``aux_streams``, each stream's own."""
-        outputs = self.run(queries, gallery)
+    def matrices(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The matrices the loss is taken on: the fused ``score`` and, with ``aux_streams``, each stream's own."""
         if self.concat or len(self.streams) == 1:
             return {"score": self.signal(outputs["score"])}
         own = {stream: self.signal(outputs[stream]) for stream in self.streams}
-        fused = outputs["score"] if self.config["train_on"] == "logit" else (own["t2i"] + own["i2t"]) / 2
+        plain = self.config["train_on"] == "probability" and self.config["fusion"] == "mean"
+        fused = (own["t2i"] + own["i2t"]) / 2 if plain else self.signal(outputs["score"])
         return {"score": fused, **(own if self.aux_streams else {})}

@@ -34,6 +34,7 @@ _MODULES = {
     "datasets": "xretrieve.data.datasets",
     "image_text": "xretrieve.image_text",
     "interop": "xretrieve.interop",
+    "multi_query": "xretrieve.multi_query",
 }
 
 __all__ = ["__version__", *_PUBLIC, *_MODULES]

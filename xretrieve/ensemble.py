@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.heads.base import Head
 from xretrieve.heads.tshsr import fuse_logits
-from xretrieve.matcher import Matcher, load
+from xretrieve.matcher import Matcher, check_sets, load
 from xretrieve.tokens import Prepared
 from xretrieve.utils.files import atomic_folder, read_json, write_json
 
@@ -140,6 +140,23 @@ class Ensemble(nn.Module):
         """float32 scores (Q, G): the members' own, fused."""
         sides = zip(self.members, queries.parts, gallery.parts, strict=True)
         return fuse([m.head for m in self.members], [m.score(q, g) for m, q, g in sides], self.fusion)
+
+    @torch.inference_mode()
+    def encode_sets(
+        self, sets: Sequence[Sequence[str]], batch_size: int = 256, cache: FeatureCache | None = None,
+        progress: bool = False,
+    ) -> Bundle:
+        """As :meth:`xretrieve.Matcher.encode_sets`; a text backbone that members share sees each sentence once."""
+        sizes = check_sets(sets)
+        texts = self.encode_texts([text for said in sets for text in said], batch_size, cache, progress)
+        members = zip(self.members, texts.parts, strict=True)
+        return Bundle([member.head.combine_sets(part, sizes) for member, part in members])
+
+    @torch.inference_mode()
+    def score_rounds(self, queries: Bundle, gallery: Bundle) -> Tensor:
+        """float32 scores (T, N, M) of query sets after each round: the members' own, fused."""
+        sides = zip(self.members, queries.parts, gallery.parts, strict=True)
+        return fuse([m.head for m in self.members], [m.score_rounds(q, g) for m, q, g in sides], self.fusion)
 
     def fingerprint(self) -> str:
         """Hash of the members' fingerprints and of how they are fused."""

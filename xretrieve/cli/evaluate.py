@@ -21,8 +21,11 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     layout: Annotated[str | None, typer.Option(help="karpathy, precomp, ...; default: what is there.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="flickr-1k, coco-1k, coco-5k, full; default: the usual one.")
+        str | None, typer.Option(help="E.g. flickr-1k, coco-5k, full, flickr8k-5, rounds; default: the usual one.")
     ] = None,
+    combine: Annotated[
+        str, typer.Option(help="Query sets: head, mean_similarity, rank_fusion or paragraph; default: the recipe's.")
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="Folder of the report; default: the run folder.")] = None,
     trec: Annotated[Path | None, typer.Option(help="Also write TREC run and qrels files to this folder.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -60,8 +63,12 @@ def evaluate(
         layout=layout or (own.get("layout") if at_home else None),
         **options,
     )
-    if protocol is None and at_home and split == "test":
-        protocol = recipe.get("protocol")
+    own_protocol = recipe.get("protocol") if at_home and split == "test" else None
+    if recipe.get("task") == "multi_query":
+        own_protocol = own_protocol or "rounds"  # another split or dataset: of any size
+    chosen = get_protocol(protocol or own_protocol, name, len(data))
+    own_combine = str(recipe.get("combine") or "") if chosen.task == "multi_query" else ""
+    usual = chosen == get_protocol(own_protocol, name, len(data)) and combine in ("", own_combine)
     cache = None
     if not no_cache:
         from xretrieve.data.cache import FeatureCache
@@ -71,20 +78,22 @@ def evaluate(
     report = run_evaluation(
         matcher,
         data,
-        protocol,
+        chosen,
         cache,
         batch_size,
         progress,
         bootstrap,
         seed,
-        name=_label(run, recipe),
+        name=_label(run, recipe) + (f", {combine.replace('_', ' ')}" if combine not in ("", own_combine) else ""),
         trec=trec,
+        combine=combine or own_combine,
     )
     published = published_rows(name, report.protocol.name) if split == "test" else []
     report.published = [row for row in published if row.name in (recipe.get("published") or [])]
     members = member_reports(Path(run), report)
     report.members = [member_row(member) for member in members]
-    folder = report.save(out or _folder(run, name, split, at_home or not own), rows=members, published=published)
+    place = out or _folder(run, name, split, at_home or not own, "" if usual else f"{chosen.name}-{combine}".strip("-"))
+    folder = report.save(place, rows=members, published=published)
     if json:
         print(report.to_json())
         return
@@ -112,8 +121,9 @@ def _label(run: str, recipe: dict[str, Any]) -> str:
     return str(recipe.get("name") or (Path(run).resolve().name if Path(run).is_dir() else run))
 
 
-def _folder(run: str, dataset: str, split: str, at_home: bool) -> Path:
-    """The run folder for its own test split; other splits and datasets beside it, so that they replace nothing."""
+def _folder(run: str, dataset: str, split: str, at_home: bool, other: str = "") -> Path:
+    """The run folder for its own test split and protocol; anything else beside it, so that it replaces nothing."""
+    what = "-".join(part for part in (dataset, split, other) if part)
     if not Path(run).is_dir():
-        return Path("runs") / re.sub(r"[^\w.-]+", "-", f"{run}-{dataset}-{split}")
-    return Path(run) if at_home and split == "test" else Path(run) / f"{dataset}-{split}"
+        return Path("runs") / re.sub(r"[^\w.-]+", "-", f"{run}-{what}")
+    return Path(run) if at_home and split == "test" and not other else Path(run) / what

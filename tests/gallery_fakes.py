@@ -78,7 +78,7 @@ def tiny_matcher(head="sgr", seed=0, image=None, **options):
     )
     captions = ["a red dog in the snow", "a blue sledge", "two green birds near yellow water"]
     text = xr.create_backbone("words", captions=captions, min_count=1, word_dim=8, dim=12)
-    sizes = {} if head in ("dual", "scan") else {"sim_dim": 6}
+    sizes = {"sim_dim": 6} if head in ("sgr", "saf", "tshsr", "hmrn") else {}
     built = build_head(head, image, text, dim=16, **sizes, **options)
     with torch.no_grad():
         for parameter in built.parameters():

@@ -359,3 +359,54 @@ def test_values_beyond_float16_set_the_picture_aside(sgr, photos, tmp_path, monk
     monkeypatch.setattr(type(sgr), "encode_images", loud)
     gallery = Gallery.build(sgr, photos, tmp_path / "g.xr")
     assert len(gallery) == COUNT - 1 and "4.png" in json.dumps(gallery.failed) and "4.png" not in gallery
+
+
+@pytest.mark.parametrize("head", ["hmrn", "drilldown"])
+def test_heads_over_query_sets_search_and_explain_their_sentences(head, sgr, dual, photos, tmp_path):
+    matcher = tiny_matcher(head, image=sgr.image)
+    own = matcher.head.coarse
+    gallery = Gallery.build(matcher, photos, tmp_path / "g.xr", coarse=None if own else dual)
+    assert gallery.info["coarse"]["by"] == ("head" if own else "matcher")
+    query = xr.MultiText(["a red dog", "yellow water", "a sledge"])
+    wanted = matcher.score(matcher.encode_query(query), matcher.encode_images([photos / i for i in gallery.ids]))[0]
+    check_ranked(gallery.search(query, k=COUNT, rerank="all"), dict(zip(gallery.ids, wanted.tolist(), strict=True)))
+    found, coarse = gallery.search(query, k=COUNT, rerank=4), gallery.search(query, k=COUNT, rerank=0)
+    assert set(found.ids[:4]) == set(coarse.ids[:4]) and found.ids[4:] == coarse.ids[4:]
+    told = found.explain(0)
+    assert [part["text"] for part in told["parts"]] == list(query) and "attention" not in told
+    alone = gallery.search(xr.Text("yellow water"), k=COUNT, rerank="all")
+    assert told["parts"][1]["score"] == pytest.approx(alone.scores[alone.ids.index(found.ids[0])], abs=1e-5)
+    like = gallery.search(xr.Image(photos / "2.png"), k=3)
+    assert "takes no query of a picture" in like.note and not like[0].exact
+    if own:
+        assert like.ids[0] == "2.png"
+
+
+def test_explanations_name_words_and_places(alone, riding):
+    for gallery in (alone, riding):
+        told = gallery.search("a zorilla runs near water", k=3).explain(1)
+        attention = told["attention"]
+        assert attention["words"] == ["<start>", "a", "<zorilla>", "<runs>", "near", "water", "<end>"]
+        assert attention["layout"]["grid"] == [3, 3] and attention["regions"] == 9 and set(attention["map"]) == {"t2i"}
+        assert np.array(attention["streams"]["t2i"]["weights"]).sum(1) == pytest.approx(np.ones(7), abs=1e-4)
+        assert told["parts"][0]["score"] == pytest.approx(told["score"], abs=1e-5)
+    path = riding.search(QUERY, k=1)[0].path
+    ranking = riding.search(QUERY, k=1)
+    path.unlink()
+    assert ranking.explain(0)["attention"]["layout"] is None, "a vanished picture has no places, but still its numbers"
+    riding.remove(ranking.ids)
+    with pytest.raises(XRetrieveError, match="no longer in"):
+        ranking.explain(0)
+
+
+def test_boxes_of_precomputed_regions_are_told(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "ims.npy", rng.standard_normal((4, 3, 6)).astype(np.float32))
+    np.save(tmp_path / "boxes.npy", np.arange(48).reshape(4, 3, 4))
+    matcher = tiny_matcher("scan", image=xr.create_backbone("regions", dim=6, boxes=tmp_path / "boxes.npy"))
+    rows = [FeatureRow(tmp_path / "ims.npy", i) for i in range(4)]
+    data = RetrievalDataset("toy", "test", list("abcd"), rows, [], [], np.array([]), 4, "precomp")
+    Gallery.build(matcher, data, tmp_path / "g.xr")
+    ranking = Gallery.open(tmp_path / "g.xr", matcher).search(QUERY, k=4)
+    boxes = ranking.explain(ranking.ids.index("c"))["attention"]["layout"]["boxes"]
+    assert boxes == [[24, 25, 26, 27], [28, 29, 30, 31], [32, 33, 34, 35]]

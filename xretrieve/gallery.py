@@ -224,7 +224,7 @@ class Gallery:
             self._hit(rank, row, score, rank <= found.exact)
             for rank, (row, score) in enumerate(zip(found.rows, found.scores, strict=True), 1)
         ]
-        return Ranking(hits, query, "; ".join(notes), lambda hit: self._explain(query, hit))
+        return Ranking(hits, query, "; ".join(notes), lambda hit: self._explain(query, hit), self._store.has_tokens)
 
     def _allowed(
         self, query: Query, where: dict[str, Any] | None, drop_reference: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,24 +23,47 @@ def explain_hit(store: Store, matchers: Matchers, query: Query, row: int) -> dic
     """The dict of :meth:`xretrieve.Ranking.explain`, less rank, id and score."""
     if store.has_tokens:
         try:
-            return _attention(store, matchers.main, query, row)
+            return _exact(store, matchers.main, query, row)
         except QueryKindError:
             if matchers.coarse_by == "none":
                 raise
-    return {"parts": _parts(store, matchers.coarse, query, row)}
+    return {"parts": _coarse(store, matchers.coarse, query, row)}
 
 
-def _attention(store: Store, matcher: Matcher, query: Query, row: int) -> dict[str, Any]:
-    """The score of the text, and who looks where."""
+def _exact(store: Store, matcher: Matcher, query: Query, row: int) -> dict[str, Any]:
+    """Each text and picture of a query alone, scored by the head, and who looks where if it can tell."""
     prepared = matcher.encode_query(query)
-    assert isinstance(query, (Text, MultiText)), "a head that scores tokens takes a text"
-    text = query.text if isinstance(query, Text) else query.texts[0]
     tokens = store.tokens([row]).to(matcher.device)
     image = matcher.head.restore_gallery(tokens.local, tokens.mask, tokens.pooled)
-    score = float(matcher.score(prepared, image)[0, 0])
-    words = matcher.text.token_texts([text])[0]
-    told = attention_of(matcher.head, prepared, image, words, place(store, matcher, row))
-    return {"parts": [{"kind": "text", "text": text, "score": score}], "attention": told}
+    parts = []
+    for about, alone in _alone(query):
+        with contextlib.suppress(QueryKindError):  # what only counts together with the rest has no score of its own
+            asked = prepared if alone == query else matcher.encode_query(alone)
+            parts.append(about | {"score": float(matcher.score(asked, image)[0, 0])})
+    told: dict[str, Any] = {"parts": parts}
+    if isinstance(query, Text) and hasattr(matcher.head, "attention"):
+        words = matcher.text.token_texts([query.text])[0]
+        told["attention"] = attention_of(matcher.head, prepared, image, words, place(store, matcher, row))
+    return told
+
+
+def _coarse(store: Store, matcher: Matcher, query: Query, row: int) -> list[dict[str, Any]]:
+    """Each text and picture of a query alone, scored by the coarse vectors."""
+    vector, parts = store.vectors([row])[0], []
+    for about, alone in _alone(query):
+        asked = matcher.encode_query(alone, coarse=True) if store.has_tokens else matcher.encode_query(alone)
+        parts.append(about | {"score": float(to_numpy(asked.pooled)[0] @ vector)})
+    return parts
+
+
+def _alone(query: Query) -> list[tuple[dict[str, Any], Query]]:
+    """What a query is made of: how each part is told, and the part as a query of its own."""
+    parts: list[tuple[dict[str, Any], Query]] = []
+    if isinstance(query, (Image, ImageText)):
+        path = str(query.image) if isinstance(query.image, Path) else None
+        parts.append(({"kind": "image", "image": path}, Image(query.image)))
+    texts = query.texts if isinstance(query, MultiText) else () if isinstance(query, Image) else (query.text,)
+    return parts + [({"kind": "text", "text": text}, Text(text)) for text in texts]
 
 
 def place(store: Store, matcher: Matcher, row: int) -> Layout | None:
@@ -53,23 +77,3 @@ def place(store: Store, matcher: Matcher, row: int) -> Layout | None:
         return matcher.image.layout([source])[0] if source is not None else None
     except XRetrieveError:
         return None
-
-
-def _parts(store: Store, matcher: Matcher, query: Query, row: int) -> list[dict[str, Any]]:
-    """Each text and picture of a query alone, scored against one row by the coarse vectors."""
-    vector = store.vectors([row])[0]
-    texts = (
-        list(query) if isinstance(query, MultiText) else [query.text] if isinstance(query, (Text, ImageText)) else []
-    )
-    parts: list[dict[str, Any]] = []
-    if isinstance(query, (Image, ImageText)):
-        score = float(to_numpy(matcher.encode_images([query.image]).pooled)[0] @ vector)
-        parts.append(
-            {"kind": "image", "image": str(query.image) if isinstance(query.image, Path) else None, "score": score}
-        )
-    if texts:
-        scores = to_numpy(matcher.encode_texts(texts).pooled) @ vector
-        parts += [
-            {"kind": "text", "text": text, "score": float(score)} for text, score in zip(texts, scores, strict=True)
-        ]
-    return parts

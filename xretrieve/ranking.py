@@ -41,6 +41,7 @@ class Ranking:
         query: what was asked.
         note: what the reader should know, for example that the gallery is smaller than k; '' when nothing.
         explain: called with a hit, gives the dict of :meth:`explain`.
+        attends: whether that dict may hold ``attention``.
 
     >>> ranking = Ranking([Hit(1, "a.jpg", 0.5), Hit(2, "b c.jpg", 0.25)], Text("a dog"))
     >>> len(ranking), ranking.ids, ranking[1].score
@@ -56,8 +57,10 @@ class Ranking:
         query: Query | None = None,
         note: str = "",
         explain: Callable[[Hit], dict[str, Any]] | None = None,
+        attends: bool = False,
     ) -> None:
         self.hits, self.query, self.note, self._explain = list(hits), query, note, explain
+        self._attends = attends
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -86,7 +89,8 @@ class Ranking:
         """What made the hit at ``place`` (from 0) score as it does.
 
         ``parts`` lists each text and picture of the query with its own score against the hit (``cosine`` for heads with
-        unit vectors).
+        unit vectors). Heads that compare words and regions add ``attention``: which words look at which regions and the
+        reverse, and where the regions lie (:func:`xretrieve.explain.attention_of` lists its keys).
         """
         if not -len(self) <= place < len(self):
             raise XRetrieveError(f"explain({place}): the ranking has {len(self)} hits, counted from 0")
@@ -123,13 +127,16 @@ class Ranking:
         )
 
     def to_html(self, path: str | Path) -> Path:
-        """Write one self-contained page: the query, and each hit with a small copy of its picture inside the page."""
+        """Write one self-contained page: the query, and each hit with a small copy of its picture inside the page.
+
+        Where the head compares words and regions, a switch lays the heat of the text over the pictures.
+        """
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
         page = Environment(loader=PackageLoader("xretrieve", "templates"), autoescape=True, undefined=StrictUndefined)
         asked = describe_query(self.query)
         reference = self.query.image if isinstance(self.query, (Image, ImageText)) else None
-        hits = [{"hit": hit, "thumbnail": thumbnail(hit.path)} for hit in self.hits]
+        hits = [{"hit": hit, "thumbnail": thumbnail(hit.path), **self._heat(place)} for place, hit in enumerate(self)]
         text = page.get_template("ranking.html").render(
             texts=asked.get("texts", []),
             reference=thumbnail(reference),
@@ -139,6 +146,18 @@ class Ranking:
         )
         write_text(path, text)
         return Path(path)
+
+    def _heat(self, place: int) -> dict[str, Any]:
+        """The heat of the text over a hit, and its words with how well each is found."""
+        path = self.hits[place].path
+        if not self._attends or path is None or not path.is_file():
+            return {"heat": "", "words": []}
+        from xretrieve.explain import found_words, whole_overlay
+
+        told = self.explain(place).get("attention")
+        if told is None:
+            return {"heat": "", "words": []}
+        return {"heat": data_uri(whole_overlay(told, path), "png"), "words": found_words(told)}
 
 
 def describe_query(query: Query | None) -> dict[str, Any]:
@@ -168,7 +187,12 @@ def thumbnail(picture: Any, size: int = THUMBNAIL) -> str:
     image.thumbnail((size, size))
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(buffer.getvalue(), "jpeg")
+
+
+def data_uri(picture: bytes, kind: str) -> str:
+    """The bytes of a picture file as a data URI, '' for none."""
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode() if picture else ""
 
 
 def _field(text: str) -> str:

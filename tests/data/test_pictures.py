@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xretrieve.data.pictures import read_picture
+from xretrieve.data.pictures import picture_size, read_picture
 from xretrieve.errors import XRetrieveError
 
 
@@ -22,6 +22,17 @@ def test_exif_rotation_is_applied(tmp_path, photo):
     Image.open(photo).save(tmp_path / "turned.jpg", exif=exif)
     assert read_picture(tmp_path / "turned.jpg").size == (40, 60)
     assert read_picture(str(photo)).size == (60, 40)
+
+
+@pytest.mark.parametrize("turn", [None, 1, 3, 5, 6, 8])
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.webp", "x.gif"])
+def test_the_size_from_the_head_of_a_file_is_that_of_the_picture(tmp_path, photo, turn, name):
+    exif = Image.Exif()
+    if turn is not None:
+        exif[0x0112] = turn
+    Image.open(photo).save(tmp_path / name, **({} if name == "x.gif" else {"exif": exif}))
+    assert picture_size(tmp_path / name) == read_picture(tmp_path / name).size
+    assert picture_size(Image.open(tmp_path / name)) == read_picture(tmp_path / name).size
 
 
 def test_sixteen_bits_are_scaled_not_cut(tmp_path):
@@ -53,3 +64,6 @@ def test_broken_files_are_named(tmp_path, photo):
     for name, reason in reasons.items():
         with pytest.raises(XRetrieveError, match=f"{name}.*{reason}|{reason}.*{name}"):
             read_picture(tmp_path / name)
+    for name in ("empty.jpg", "text.jpg", "none.jpg"):
+        with pytest.raises(XRetrieveError, match=name):
+            picture_size(tmp_path / name)

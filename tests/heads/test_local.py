@@ -147,13 +147,3 @@ def test_projection_is_left_out_where_the_text_already_has_the_width():
 
     assert create_head("scan", image_dim=7, text_dim=8, dim=8).config["text_project"] is False
     assert create_head("scan", image_dim=7, text_dim=6, dim=8).config["text_project"] is True
-
-
-def test_an_index_over_untrained_coarse_vectors_is_refused(tmp_path):
-    from types import SimpleNamespace
-
-    from xretrieve.gallery import Gallery
-
-    with pytest.raises(XRetrieveError, match="head 'tshsr' scores .* token by token"):
-        Gallery.build(SimpleNamespace(head=make("tshsr")), tmp_path, tmp_path / "x.xr")
-    assert not (tmp_path / "x.xr").exists()

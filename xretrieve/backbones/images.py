@@ -16,7 +16,7 @@ from torch import Tensor
 from xretrieve.backbones.base import Backbone
 from xretrieve.backbones.places import Fit, Layout, Size, grid_shape, seen_area
 from xretrieve.data.base import FeatureRow
-from xretrieve.data.pictures import read_picture
+from xretrieve.data.pictures import picture_size, read_picture
 from xretrieve.errors import XRetrieveError
 
 _THREADS = max(1, min(8, os.cpu_count() or 1))
@@ -42,7 +42,7 @@ class ImageBackbone(Backbone):
         grid = grid_shape(self.cells, how[1]) if how is not None else None
         if how is None or grid is None:
             return [None] * len(items)
-        return [Layout(grid, seen_area(read_picture(item).size, *how)) for item in items]
+        return [Layout(grid, seen_area(picture_size(item), *how)) for item in items]
 
     def prepare(self, items: Sequence[Any]) -> Tensor:
         """Paths or PIL images to one (N,3,H,W) tensor. A broken picture is an error that names the file."""

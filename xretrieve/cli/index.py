@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 DEFAULT_MODEL = "open_clip:ViT-B-32/laion2b_s34b_b79k"
+COARSE = {
+    "none": "no coarse space: a search scores every picture",
+    "head": "candidates come from the head's own coarse space",
+}
 SHOWN = 10  # failed pictures that are named on the terminal
 
 
@@ -27,6 +31,10 @@ def index(
     ] = None,
     model: Annotated[str | None, typer.Option(help=f"A run folder or a model name [default: {DEFAULT_MODEL}].")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights file of a pretrained model: no download.")] = None,
+    coarse: Annotated[
+        str | None,
+        typer.Option(help="For runs whose head compares words and regions: a dual encoder that picks the candidates."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The gallery's folder [default: the name of PHOTOS or of the dataset + .xr, here]."),
@@ -53,6 +61,7 @@ def index(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Build a gallery over a folder of pictures or a dataset, or add to one."""
+    from xretrieve.cli.search import open_gallery
     from xretrieve.config import apply_overrides
     from xretrieve.data.cache import FeatureCache
     from xretrieve.errors import XRetrieveError
@@ -68,8 +77,6 @@ def index(
         )
     if add and (overwrite or option or index_name != "flat"):
         raise XRetrieveError("--add keeps the gallery and its index; leave out --overwrite, --index and --option")
-    if add and weights and not model:
-        raise XRetrieveError("--weights belongs to --model; write both")
     out = out or Path((dataset or photos.resolve().name or "photos") + ".xr")  # type: ignore[union-attr]
     source: Any = photos
     if dataset is not None:
@@ -79,14 +86,14 @@ def index(
     keep = FeatureCache() if cache else None
     progress = sys.stderr.isatty()
     if add:
-        gallery = Gallery.open(out, matcher=load(model, weights) if model else None)
-        gallery.matcher  # noqa: B018  loaded before the clock starts
+        gallery = open_gallery(out, model, weights, coarse)
+        gallery.matcher, gallery.coarse  # noqa: B018  loaded before the clock starts
         start = time.perf_counter()
         changes = gallery.add(source, batch_size=batch_size, cache=keep, progress=progress)
         done, failed = {**vars(changes), "added": len(changes.added), "replaced": len(changes.replaced)}, changes.failed
     else:
         check_out(out, overwrite)
-        matcher = load(model or DEFAULT_MODEL, weights)
+        matcher, other = load(model or DEFAULT_MODEL, weights), load(coarse) if coarse else None
         start = time.perf_counter()
         gallery = Gallery.build(
             matcher,
@@ -97,17 +104,16 @@ def index(
             cache=keep,
             progress=progress,
             overwrite=overwrite,
+            coarse=other,
             **apply_overrides({}, option or []),
         )
         done, failed = {"added": len(gallery)}, gallery.failed
     seconds = time.perf_counter() - start
     rate = (done["added"] + done.get("replaced", 0)) / seconds
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    following = f'xretrieve search {shlex.quote(str(out))} "a dog in the snow"' + (
-        f" --model {shlex.quote(model)}" + (f" --weights {shlex.quote(str(weights))}" if weights else "")
-        if add and model
-        else ""
-    )
+    following = f'xretrieve search {shlex.quote(str(out))} "a dog in the snow"'
+    for name, value in (("model", model), ("weights", weights), ("coarse", coarse)):
+        following += f" --{name} {shlex.quote(str(value))}" if add and value else ""
     result = {
         "gallery": str(out),
         "images": len(gallery),
@@ -118,6 +124,7 @@ def index(
         "bytes": size,
         "index": gallery.info["index"],
         "matcher": gallery.info["matcher"],
+        "coarse": gallery.info.get("coarse"),
         "next": following,
     }
     if as_json:
@@ -143,6 +150,9 @@ def _report(result: dict[str, Any], gallery: Gallery) -> None:
         else ", exact"
     )
     typer.echo(f"  index {about['name']}" + (measured if recall or about["name"] in ("flat", "faiss-flat") else ""))
+    if result["coarse"]:
+        by = result["coarse"]["by"]
+        typer.echo("  " + (COARSE[by] if by != "matcher" else f"candidates come from {result['coarse']['name']}"))
     failed = result["failed"]
     if failed:
         typer.echo(f"  {len(failed)} picture{'s' * (len(failed) > 1)} could not be indexed:")

@@ -13,6 +13,7 @@ VERBS = {
         "xretrieve.cli.search",
         "Search an index with text, several texts, a picture, or a picture and a change.",
     ),
+    "explain": ("xretrieve.cli.explain", "Say why a picture was found: words and regions, drawn over the picture."),
     "index": ("xretrieve.cli.index", "Build or update an index over a folder of pictures or a dataset."),
     "train": ("xretrieve.cli.train", "Train a recipe; the result is a run folder."),
     "evaluate": ("xretrieve.cli.evaluate", "Evaluate a run or a pretrained model under a named protocol."),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from xretrieve.gallery import Gallery
     from xretrieve.query import Query
     from xretrieve.ranking import Ranking
 
@@ -32,6 +33,14 @@ def search(
             metavar="KEY=VALUE", help="Only pictures with this metadata; repeat a key for any of several values."
         ),
     ] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all",
+            help="For heads that compare words and regions: candidates they score, 0 for the coarse order, or all "
+            "[default: 100, all without a coarse space].",
+        ),
+    ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="The score of each text and picture of the query beside each result.")
     ] = False,
@@ -40,22 +49,16 @@ def search(
         str | None, typer.Option(help="The run or model that made the gallery, where it is no longer at its place.")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights file of --model, where it was made with one.")] = None,
+    coarse: Annotated[
+        str | None, typer.Option(help="The run the candidates come from, where it is no longer at its place.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Search with a text, several texts (--and), a picture (--image), or a picture and a change."""
     query = make_query(text, more or [], image)
     wanted = parse_where(where or [])
-    from xretrieve.errors import XRetrieveError
-    from xretrieve.gallery import Gallery
-
-    opened = Gallery.open(gallery)
-    if weights and not model:
-        raise XRetrieveError("--weights belongs to --model; write both")
-    if model:
-        from xretrieve.matcher import load
-
-        opened = Gallery.open(gallery, matcher=load(model, weights))
-    ranking = opened.search(query, k=k, where=wanted)
+    opened = open_gallery(gallery, model, weights, coarse)
+    ranking = opened.search(query, k=k, where=wanted, rerank=parse_rerank(rerank))
     told = [ranking.explain(place)["parts"] for place in range(len(ranking))] if explain else None
     if html is not None:
         ranking.to_html(html)
@@ -68,6 +71,34 @@ def search(
     print_ranking(ranking, told)
     if html is not None:
         typer.echo(f"page: {html}")
+
+
+def open_gallery(folder: Path, model: str | None, weights: Path | None, coarse: str | None) -> Gallery:
+    """The gallery, with the matchers that are given in place of those it names."""
+    from xretrieve.errors import XRetrieveError
+    from xretrieve.gallery import Gallery
+
+    if weights and not model:
+        raise XRetrieveError("--weights belongs to --model; write both")
+    opened = Gallery.open(folder)  # a wrong folder should not cost a model's loading time
+    if model or coarse:
+        from xretrieve.matcher import load
+
+        matcher = load(model, weights) if model else None
+        opened = Gallery.open(folder, matcher, load(coarse) if coarse else None)
+    return opened
+
+
+def parse_rerank(value: str | None) -> int | str | None:
+    """``--rerank``: whole numbers as such, anything else as written (``Gallery.search`` judges it).
+
+    >>> parse_rerank("50"), parse_rerank("all"), parse_rerank(None)
+    (50, 'all', None)
+    """
+    try:
+        return int(value) if value is not None else None
+    except ValueError:
+        return value
 
 
 def make_query(text: str | None, more: list[str], image: Path | None) -> Query:

@@ -42,6 +42,25 @@ def read_picture(source: str | Path | Image.Image) -> Image.Image:
         raise XRetrieveError(f"{path}: broken picture ({error})") from error
 
 
+def picture_size(source: str | Path | Image.Image) -> tuple[int, int]:
+    """Width and height of the upright picture that :func:`read_picture` gives, mostly from the head of the file alone.
+
+    What cannot be read is the same error.
+    """
+    if isinstance(source, (str, Path)):
+        try:
+            with Image.open(source) as image:
+                return _upright_size(image)
+        except _BROKEN:
+            return read_picture(source).size  # says what is wrong
+    return read_picture(source).size
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    lying = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF: to be turned by 90 degrees
+    return image.size[::-1] if lying else image.size
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     try:
         image = ImageOps.exif_transpose(image)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xretrieve.explain.attention import attention_of
-from xretrieve.explain.heat import heat_map, overlay
+from xretrieve.explain.attention import attention_of, found_words
+from xretrieve.explain.heat import heat_map, overlay, whole_overlay
 
-__all__ = ["attention_of", "heat_map", "overlay"]
+__all__ = ["attention_of", "found_words", "heat_map", "overlay", "whole_overlay"]

@@ -68,6 +68,18 @@ def attention_of(
     }
 
 
+def found_words(told: dict[str, Any]) -> list[tuple[str, float]]:
+    """The words of an explanation without markers, each with its match (0 to 1): how well the picture shows it.
+
+    Heads whose words do not look at regions give none.
+    """
+    match = told["streams"].get("t2i", {}).get("match")
+    if match is None:
+        return []
+    rows = zip(told["words"], match, strict=True)
+    return [(word, min(1.0, max(0.0, m))) for word, m in rows if not word.startswith("<")]
+
+
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
     return (l2(a) * l2(b)).sum(-1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from PIL import Image
 
 Size = tuple[int, int]  # width, height
 SMALL = 64  # longest side of an overlay in pixels: heat is smooth, the browser enlarges it
-HOT = np.array([255, 96, 0], np.float32)
-BRIGHT = np.array([255, 232, 64], np.float32)
+HOT = np.array([225, 30, 20], np.float32)
+BRIGHT = np.array([255, 150, 0], np.float32)
 
 
 def word_values(told: dict[str, Any], stream: str, word: int) -> list[float]:
@@ -84,7 +85,7 @@ def colours(heat: np.ndarray, peak: float | None = None, low: float = 0.0) -> Im
     top = float(np.nanmax(heat)) if peak is None else peak
     level = np.clip((np.nan_to_num(heat, nan=low) - low) / max(top - low, 1e-12), 0, 1)[..., None]
     level = level**0.8
-    dark = 0.62 * (1 - level) ** 1.5
+    dark = 0.5 * (1 - level) ** 1.5
     glow = 0.55 * np.clip(level - 0.35, 0, 1) / 0.65
     alpha = dark + glow
     colour = (HOT + (BRIGHT - HOT) * level) * glow / np.maximum(alpha, 1e-6)
@@ -92,18 +93,37 @@ def colours(heat: np.ndarray, peak: float | None = None, low: float = 0.0) -> Im
     return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8), "RGBA")
 
 
-def overlay(told: dict[str, Any], values: Sequence[float], picture: Size, side: int = SMALL) -> bytes:
-    """A small transparent PNG to be laid over a picture of any scale; '' (no bytes) where the regions lie nowhere."""
+def overlay(
+    told: dict[str, Any], values: Sequence[float], picture: Size, side: int = SMALL, peak: float | None = None,
+    low: float = 0.0,
+) -> bytes:  # fmt: skip
+    """A small transparent PNG to be laid over a picture of any scale; no bytes where the regions lie nowhere."""
     if told["layout"] is None:
         return b""
     scale = side / max(picture)
     size = max(1, round(picture[0] * scale)), max(1, round(picture[1] * scale))
     out = io.BytesIO()
-    colours(heat_map(told["layout"], values, size, picture)).save(out, "PNG", optimize=True)
+    colours(heat_map(told["layout"], values, size, picture), peak, low).save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
+def stream_map(told: dict[str, Any], stream: str) -> tuple[list[float], float]:
+    """The heat of the whole text in one stream, and the heat that is drawn darkest: the lowest, for over all words the
+    heat of regions differs by little."""
+    values = told["map"][stream]
+    return values, min(values)
+
+
 def whole(told: dict[str, Any]) -> list[float]:
-    """One heat of the text over the regions: the mean of the streams' maps."""
-    maps = [np.asarray(values) for values in told["map"].values()]
-    return np.mean(maps, 0).tolist()
+    """One heat of the text over the regions, 0 to 1: the mean of the streams' maps, each from its lowest to its
+    highest value."""
+    maps = [np.asarray(values, np.float32) for values in told["map"].values()]
+    stretched = [(m - m.min()) / max(float(m.max() - m.min()), 1e-12) for m in maps]
+    return np.mean(stretched, 0).tolist()
+
+
+def whole_overlay(told: dict[str, Any], path: str | Path) -> bytes:
+    """:func:`overlay` of the whole text for a picture file."""
+    from xretrieve.data.pictures import picture_size
+
+    return overlay(told, whole(told), picture_size(path))

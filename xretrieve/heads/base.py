@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xretrieve.errors import XRetrieveError
+from xretrieve.errors import QueryKindError, XRetrieveError
 from xretrieve.tokens import Prepared, Tokens
 
 EPS = 1e-8
@@ -131,6 +131,11 @@ class Head(nn.Module, ABC):
     def image_query(self, image: Prepared) -> Prepared:
         """A picture (1 row of gallery items) becomes a query; the default looks for what is like it."""
         return image
+
+    def only_coarse(self, refusal: str, *sides: Prepared) -> None:
+        """For kinds of query that a head cannot score: an error, unless the sides are coarse vectors and no more."""
+        if any(side.local.shape[1] for side in sides):
+            raise QueryKindError(f"head {self.name!r} {refusal}")
 
     def combine_texts(self, texts: Prepared) -> Prepared:
         """Several prepared texts (T rows) become one query.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xretrieve.errors import QueryKindError, XRetrieveError, unknown
+from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.heads.attention import gram_matrix
 from xretrieve.heads.base import Head
 from xretrieve.heads.scoring import MEMORY, TRAINING_MEMORY, Items, score_blocks, score_groups
@@ -143,23 +143,19 @@ class LocalHead(Head):
         """One text is itself; several cannot become one caption of this head. Their coarse vectors alone can."""
         if len(texts) == 1:
             return texts
-        self._only_coarse(f"matches one caption with one picture; it takes no query of {len(texts)} texts. "
+        self.only_coarse(f"matches one caption with one picture; it takes no query of {len(texts)} texts. "
                           "Write them as one sentence, or search with a dual encoder", texts)  # fmt: skip
         return super().combine_texts(texts)
 
     def image_query(self, image: Prepared) -> Prepared:
         """Not a query this head can answer, unless by the coarse vector alone."""
-        self._only_coarse("matches captions with pictures; it takes no query of a picture", image)
+        self.only_coarse("matches captions with pictures; it takes no query of a picture", image)
         return super().image_query(image)
 
     def combine_image_text(self, image: Prepared, text: Prepared) -> Prepared:
         """Not a query this head can answer, unless by the coarse vectors alone."""
-        self._only_coarse("matches captions with pictures; it takes no query of a picture and a text", image, text)
+        self.only_coarse("matches captions with pictures; it takes no query of a picture and a text", image, text)
         return super().combine_image_text(image, text)
-
-    def _only_coarse(self, refusal: str, *sides: Prepared) -> None:
-        if any(side.local.shape[1] for side in sides):
-            raise QueryKindError(f"head {self.name!r} {refusal}")
 
     def _check(self, *sides: Prepared) -> None:
         for side in sides:

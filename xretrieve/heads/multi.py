@@ -76,6 +76,16 @@ class MultiQueryHead(Head):
         """All sentences become one set."""
         return self.combine_sets(texts, [len(texts)])
 
+    def image_query(self, image: Prepared) -> Prepared:
+        """Not a query these heads can answer, unless by the coarse vector alone: regions are no sentences."""
+        self.only_coarse("matches sentences with pictures; it takes no query of a picture", image)
+        return super().image_query(image)
+
+    def combine_image_text(self, image: Prepared, text: Prepared) -> Prepared:
+        """Not a query these heads can answer, unless by the coarse vectors alone."""
+        self.only_coarse("matches sentences with pictures; it takes no query of a picture and a text", image, text)
+        return super().combine_image_text(image, text)
+
     def cut(self, sets: Prepared, rounds: int) -> Prepared:
         """The sets as they were after some rounds: their first sentences only."""
         local, mask = sets.local[:, :rounds], sets.mask[:, :rounds]

@@ -1,0 +1,139 @@
+"""``xretrieve explain INDEX "a dog in the snow"``: why a picture was found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from xretrieve.ranking import Hit, Ranking
+
+app = typer.Typer(add_completion=False)
+FORMATS = (".png", ".html")
+
+
+@app.command()
+def explain(
+    gallery: Annotated[Path, typer.Argument(metavar="INDEX", help="A gallery made by `xretrieve index`.")],
+    text: Annotated[str, typer.Argument(help="What the picture shows.")],
+    more: Annotated[
+        list[str] | None, typer.Option("--and", help="Another detail of the same picture; repeatable.")
+    ] = None,
+    rank: Annotated[int, typer.Option(help="Which result to explain, from 1.", min=1)] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Draw it: FILE.png (a figure) or FILE.html (a page to click through).")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only pictures with this metadata.")
+    ] = None,
+    rerank: Annotated[
+        str | None, typer.Option(help="As in `xretrieve search`: a number of candidates, or all.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The run that made the gallery, where it was moved.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights file of --model, where it was made with one.")] = None,
+    coarse: Annotated[str | None, typer.Option(help="The run it takes candidates from, where it was moved.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Say which words found which regions of one result (or what each detail scored), and draw it over the picture."""
+    from xretrieve.cli.search import make_query, open_gallery, parse_rerank, parse_where
+    from xretrieve.errors import XRetrieveError
+
+    if out is not None and out.suffix.lower() not in FORMATS:
+        raise XRetrieveError(f"--out {out}: write a file name that ends in .png or .html")
+    query, wanted = make_query(text, more or [], None), parse_where(where or [])
+    opened = open_gallery(gallery, model, weights, coarse)
+    ranking = opened.search(query, k=rank, where=wanted, rerank=parse_rerank(rerank))
+    if len(ranking) < rank:
+        raise XRetrieveError(
+            f"--rank {rank}: there are {len(ranking)} results" + (f"; {ranking.note}" * bool(ranking.note))
+        )
+    told = ranking.explain(rank - 1)
+    if out is not None:
+        draw(told, ranking[rank - 1], " and ".join([text, *(more or [])]), out)
+    if as_json:
+        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    print_explanation(told, ranking)
+    if out is not None:
+        typer.echo(f"drawn: {out}")
+
+
+def draw(told: dict[str, Any], hit: Hit, text: str, out: Path) -> None:
+    """Write a figure or a page; a hit without attention is an error, one without a picture gets an empty sheet."""
+    from xretrieve.data.pictures import read_picture
+    from xretrieve.errors import XRetrieveError
+    from xretrieve.utils.files import atomic_path, write_text
+
+    if "attention" not in told:
+        raise XRetrieveError(
+            "there is nothing to draw: this result was scored by one vector per picture; the parts' scores are all "
+            "there is (leave out --out)"
+        )
+    if told["attention"]["layout"] is None:
+        raise XRetrieveError(
+            f"where the regions of {hit.id} lie is not known, so nothing can be drawn: regions need a boxes file, and "
+            "pictures must still be there (leave out --out)"
+        )
+    picture = read_picture(hit.path) if hit.path is not None else None
+    if out.suffix.lower() == ".html":
+        from xretrieve.explain.page import page
+
+        write_text(out, page(told, picture, text))
+        return
+    from xretrieve.explain.figure import figure
+
+    drawn = figure(told, picture, text)
+    with atomic_path(out) as part:
+        part.write_bytes(drawn)
+
+
+def print_explanation(told: dict[str, Any], ranking: Ranking) -> None:
+    """The parts of the query, and a table of the words."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    typer.echo(f"{told['id']}: rank {told['rank']}, score {told['score']:.4f}")
+    for part in told["parts"]:
+        typer.echo(f"  {part['score']:.4f}  {part.get('text') or part.get('image') or 'picture'}")
+    if "attention" in told:
+        attention = told["attention"]
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("word", overflow="fold")
+        streams = attention["streams"]
+        if "t2i" in streams:
+            table.add_column("looks most at")
+            table.add_column("share", justify="right")
+            table.add_column("match", justify="right")
+        if "i2t" in streams:
+            table.add_column("looked at most by")
+            table.add_column("share", justify="right")
+        for place, word in enumerate(attention["words"]):
+            cells = [escape(word)]
+            if "t2i" in streams:
+                weights = streams["t2i"]["weights"][place]
+                cells += [region(attention, weights), f"{100 * max(weights):.0f} %",
+                          f"{streams['t2i']['match'][place]:.2f}"]  # fmt: skip
+            if "i2t" in streams:
+                weights = [row[place] for row in streams["i2t"]["weights"]]
+                cells += [region(attention, weights), f"{100 * max(weights):.0f} %"]
+            table.add_row(*cells)
+        Console().print(table)
+    if ranking.note:
+        typer.echo(f"note: {ranking.note}")
+
+
+def region(attention: dict[str, Any], weights: list[float]) -> str:
+    """The region of the highest weight, in words."""
+    place = max(range(len(weights)), key=weights.__getitem__)
+    layout = attention["layout"] or {"grid": None, "boxes": None}
+    if layout["grid"] is not None:
+        row, column = divmod(place, layout["grid"][1])
+        return f"row {row + 1}, column {column + 1}"
+    if layout["boxes"] is not None:
+        return "box " + ", ".join(f"{x:g}" for x in layout["boxes"][place])
+    return f"region {place + 1}"

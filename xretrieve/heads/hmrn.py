@@ -155,7 +155,7 @@ class HMRN(MultiQueryHead):
             trace: receives ``dots`` and, per round, the arrays of :func:`reasoning.reason` under ``roundR/NAME``.
             turns: score every round, and name this many; 0 scores the last one only.
             levels: also give ``local``, ``reason`` and ``global`` apart.
-            cheap: leave the reasoning out: ``score`` is the other two levels', ``width`` (g,M) what it could add.
+            cheap: leave the reasoning out: ``score`` is that of the other two levels.
 
         Returns:
             ``score`` (g,M,N) or, with ``turns``, (g,M,N,turns), float32.
@@ -186,8 +186,7 @@ class HMRN(MultiQueryHead):
         if trace is not None:
             trace["dots"] = affinities(images.local, sentences)
         made = {"score": score, **(found if levels else {})}
-        made = {name: _sets_first(value, turns) for name, value in made.items()}
-        return made | ({"width": width[:, 0, :, -1]} if cheap else {})
+        return {name: _sets_first(value, turns) for name, value in made.items()}
 
     def training_block(self, texts: Items, images: Items, folded: Any, turns: int) -> dict[str, Tensor]:
         """``local`` (g,M,N,turns) of every round, ``global`` and ``reason`` (g,M,N) of the full sets."""
@@ -251,8 +250,8 @@ class HMRN(MultiQueryHead):
 
         See :mod:`xretrieve.heads.bound`.
         """
-        made = self.run(queries, gallery, memory, cheap=True)
-        return made["score"], made["width"]
+        weights = self.round_weights(queries.mask.shape[1], queries.device).float()
+        return self.run(queries, gallery, memory, cheap=True)["score"], self.beta * weights[queries.mask.sum(1) - 1]
 
     def training_levels(self, sets: Prepared, gallery: Prepared) -> dict[str, Tensor]:
         """``local`` (M,N,T), and ``global`` and ``reason`` (M,N) of the full sets."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.bootstrap import intervals, resampled
+from xretrieve.evaluation.heat import sample_heats
 from xretrieve.evaluation.metrics import Metrics, Setting, compute_folds, fold_members
 from xretrieve.evaluation.protocols import Protocol, RoundsProtocol, get_protocol
 from xretrieve.evaluation.ranks import check_scores, rank_counts
@@ -91,6 +92,7 @@ def evaluate(
     )
     report.dataset["layout"] = dataset.layout
     report.matcher = identity(matcher)
+    report.heats = sample_heats(matcher, dataset, report.samples, cache)
     report.seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, **parts}
     return report
 
@@ -109,11 +111,12 @@ def score_matrix(
     batch_size: int = 64,
     progress: bool = False,
     folds: int = 1,
-    block: int = 512,
+    block: int = 2048,
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Scores (N, C) float32 of a whole split, and the wall seconds of encoding and scoring.
 
-    With folds only the pairs inside a fold are scored; the other cells hold NaN and no fold looks at them.
+    With folds only the pairs inside a fold are scored; the other cells hold NaN and no fold looks at them. Captions of
+    like length are scored together, ``block`` at a time, so that little padding is computed.
     """
     import torch
 
@@ -132,9 +135,11 @@ def score_matrix(
         by_caption = np.full((len(texts), len(images)), np.nan, np.float32) if folds > 1 else None
         if by_caption is None:
             by_caption = np.empty((len(texts), len(images)), np.float32)
+        words = np.array([len(caption.split()) for caption in dataset.captions])
         jobs = [
             (columns[i : i + block], rows)
-            for rows, columns in fold_members(dataset.owner, len(images), folds)
+            for rows, members in fold_members(dataset.owner, len(images), folds)
+            for columns in [members[np.argsort(words[members], kind="stable")]]
             for i in range(0, len(columns), block)
         ]
         for columns, rows in bar(jobs, "scoring", progress):

@@ -61,6 +61,7 @@ def render(
         log_plot=plots.log_plot(log) if log is not None else "",
         groups=_groups(report),
         thumbnails={name: data_address(jpeg) for name, jpeg in report.thumbnails.items()},
+        heats={caption: data_address(jpeg) for caption, jpeg in report.heats.items()},
         facts=facts(report),
     )
 

@@ -40,6 +40,8 @@ class Report:
         versions: of Python, the libraries and the machine.
         samples: rankings to look at.
         thumbnails: image id -> small JPEG, for the samples.
+        heats: caption id -> small JPEG of its first hit under the heat of the caption
+            (:mod:`xretrieve.evaluation.heat`).
         warnings: what a reader must know before comparing.
         members: of an ensemble, the rows of its models.
         published: figures of others that belong beside it (:func:`xretrieve.evaluation.published.published_rows`).
@@ -58,6 +60,7 @@ class Report:
     versions: dict[str, str] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     thumbnails: dict[str, bytes] = field(default_factory=dict)
+    heats: dict[str, bytes] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     members: list[MemberRow] = field(default_factory=list)
     published: list[PublishedRow] = field(default_factory=list)
@@ -121,8 +124,7 @@ class Report:
         page = self.page(rows=rows, published=published, log=log)
         arrays = self._arrays()
         arrays |= {"image_ids": np.array(self.image_ids), "caption_ids": np.array(self.caption_ids)}
-        arrays["thumb_ids"] = np.array(list(self.thumbnails), dtype=str)
-        arrays |= {f"thumb_{i}": np.frombuffer(jpeg, np.uint8) for i, jpeg in enumerate(self.thumbnails.values())}
+        arrays |= _pack("thumb", self.thumbnails) | _pack("heat", self.heats)
         with atomic_path(folder / "ranks.npz") as part, open(part, "wb") as handle:
             np.savez_compressed(handle, **arrays)
         write_text(folder / "report.html", page)
@@ -186,12 +188,12 @@ class Report:
             with np.load(folder / "ranks.npz", allow_pickle=False) as arrays:
                 counts = cls._counts(arrays)
                 image_ids, caption_ids = arrays["image_ids"].tolist(), arrays["caption_ids"].tolist()
-                thumbs = {name: arrays[f"thumb_{i}"].tobytes() for i, name in enumerate(arrays["thumb_ids"].tolist())}
+                pictures = {"thumbnails": _unpack("thumb", arrays), "heats": _unpack("heat", arrays)}
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise XRetrieveError(f"{folder / 'ranks.npz'} is broken ({error}); evaluate the run again") from error
         ids = {"image_ids": image_ids, "caption_ids": caption_ids}
         protocol = protocol_from_dict(values["protocol"])
-        return cls(protocol=protocol, counts=counts, thumbnails=thumbs, **ids, **cls._values(values))
+        return cls(protocol=protocol, counts=counts, **pictures, **ids, **cls._values(values))
 
     def __str__(self) -> str:
         from xretrieve.evaluation.terminal import to_text
@@ -202,3 +204,15 @@ class Report:
         from xretrieve.evaluation.terminal import to_rich
 
         return to_rich(self)
+
+
+def _pack(kind: str, pictures: dict[str, bytes]) -> dict[str, np.ndarray]:
+    """Pictures by name as arrays of ranks.npz."""
+    arrays = {f"{kind}_ids": np.array(list(pictures), dtype=str)}
+    return arrays | {f"{kind}_{i}": np.frombuffer(jpeg, np.uint8) for i, jpeg in enumerate(pictures.values())}
+
+
+def _unpack(kind: str, arrays: Any) -> dict[str, bytes]:
+    """The inverse of :func:`_pack`; empty where a report was written before there were such pictures."""
+    names = arrays[f"{kind}_ids"].tolist() if f"{kind}_ids" in arrays else []
+    return {name: arrays[f"{kind}_{i}"].tobytes() for i, name in enumerate(names)}

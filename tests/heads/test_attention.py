@@ -11,13 +11,12 @@ from xretrieve.heads.attention import (
     FEATURE_NORMS,
     affinities,
     attend,
-    attended_difference,
     attended_norm,
     attention_weights,
     gram_matrix,
     swap_roles,
 )
-from xretrieve.heads.base import l2
+from xretrieve.heads.base import EPS, l2
 
 LENGTHS = {"context": (5, 3, 1), "query": (4, 1)}
 
@@ -61,19 +60,22 @@ def test_the_other_stream_is_the_same_product_turned():
     torch.testing.assert_close(turned, affinities(query[None], context[None]), atol=1e-6, rtol=0)
 
 
-def test_difference_without_the_attended_vector_forward_and_gradient():
+def shares(weights, gram):
+    return weights / (attended_norm(weights, gram)[:, :, None] + EPS)
+
+
+def test_shares_give_the_unit_vector_forward_and_gradient():
     found = []
     for saved in (True, False):
         (context, seen), (query, _) = unit(LENGTHS["context"], 5, 0), unit(LENGTHS["query"], 4, 1)
         context, query = context[None].requires_grad_(), query[None].requires_grad_()
         weights = attention_weights(affinities(context, query), 9.0, seen[None])
         if saved:
-            gram = gram_matrix(context[0])[None]
-            difference = attended_difference(weights, gram, context, query)
+            attended = attend(shares(weights, gram_matrix(context[0])[None]), context)
         else:
-            difference = l2(attend(weights, context)) - query[:, None]
-        difference.square().mul(torch.linspace(-1, 1, difference.numel()).view(difference.shape)).sum().backward()
-        found.append((difference.detach(), context.grad, query.grad))
+            attended = l2(attend(weights, context))
+        attended.mul(torch.linspace(-1, 1, attended.numel()).view(attended.shape)).sum().backward()
+        found.append((attended.detach(), context.grad, query.grad))
     for ours, plain in zip(*found, strict=True):
         torch.testing.assert_close(ours, plain, atol=3e-6, rtol=1e-4)
 
@@ -83,7 +85,7 @@ def test_zero_rows_give_finite_gradients():
     query = torch.zeros(1, 2, 4, 6).requires_grad_()
     nobody = torch.zeros(1, 2, 3, dtype=torch.bool)
     weights = attention_weights(affinities(context, query), 9.0, nobody)
-    attended_difference(weights, gram_matrix(context[0])[None], context, query).sum().backward()
+    attend(shares(weights, gram_matrix(context[0])[None]), context).sum().backward()
     assert torch.isfinite(context.grad).all() and torch.isfinite(query.grad).all()
 
 
@@ -94,7 +96,6 @@ def test_norms_and_softmax_stay_float32_under_autocast():
         weights = attention_weights(cosines, 9.0)
         gram = gram_matrix(context[0])
         assert {cosines.dtype, weights.dtype, gram.dtype, attended_norm(weights, gram[None]).dtype} == {torch.float32}
-        assert attended_difference(weights, gram[None], context, query).dtype == torch.bfloat16
     torch.testing.assert_close(gram, context[0] @ context[0].mT)
 
 

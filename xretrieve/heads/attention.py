@@ -94,18 +94,3 @@ def attend(weights: Tensor, context: Tensor) -> Tensor:
     """Attended vectors, not normalised. weights (g,N,k,M,q), context (g,N,k,D) -> (g,N,M,q,D)."""
     g, n, k, m, q = weights.shape
     return torch.bmm(weights.reshape(g * n, k, m * q).mT, context.flatten(0, 1)).view(g, n, m, q, -1)
-
-
-def attended_difference(weights: Tensor, gram: Tensor, context: Tensor, query: Tensor) -> Tensor:
-    """``l2(c) - query`` for every pair and query token: the one D-wide array of a pair, made by one matrix product.
-
-    The length of c comes from the Gram matrix, so the weights are divided by it instead of c, and the subtraction
-    rides on the product; c itself is never written out.
-
-    weights (g,N,k,M,q), gram (g,N,k,k), context (g,N,k,D), query (g,M,q,D) -> (g,N,M,q,D).
-    """
-    g, n, k, m, q = weights.shape
-    unit = weights / (attended_norm(weights, gram)[:, :, None] + EPS)  # (g,N,k,M,q)
-    unit = unit.reshape(g * n, k, m * q).mT  # (gN, Mq, k)
-    minus = query.flatten(1, 2)[:, None].expand(g, n, m * q, -1).flatten(0, 1)  # (gN, Mq, D), no copy when g = 1
-    return torch.baddbmm(minus, unit, context.flatten(0, 1), beta=-1).view(g, n, m, q, -1)

@@ -22,7 +22,7 @@ Trace = dict[str, Tensor] | None
 
 
 class LocalHead(Head):
-    """Base of SCAN, SGR, SAF and TSHSR. A subclass sets ``streams`` and writes :meth:`block`.
+    """Base of SCAN, SGR, SAF and TSHSR. A subclass sets ``streams`` and writes :meth:`pairs`.
 
     Args:
         config: the constructor's keyword arguments; the projection's are read here.
@@ -83,12 +83,18 @@ class LocalHead(Head):
         """What depends on weights only and is made once per call; handed to every :meth:`block`."""
         return None
 
-    @abstractmethod
     def block(self, texts: Items, images: Items, folded: Any, trace: Trace = None) -> dict[str, Tensor]:
         """All pairs of a block: ``score`` (g,C,B) float32, and what else training needs.
 
-        ``trace`` collects intermediate arrays by name, and turns off savings that would leave some of them out.
+        Products are computed in the precision of the local tokens; autocast has no say in it. ``trace`` collects
+        intermediate arrays by name, and turns off savings that would leave some of them out.
         """
+        with torch.autocast(texts.local.device.type, enabled=False):
+            return self.pairs(texts, images, folded, trace)
+
+    @abstractmethod
+    def pairs(self, texts: Items, images: Items, folded: Any, trace: Trace) -> dict[str, Tensor]:
+        """What :meth:`block` returns."""
 
     @abstractmethod
     def pair_bytes(self, words: int, regions: int) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from xretrieve.errors import unknown
 from xretrieve.heads.base import l2
+from xretrieve.heads.precise import Affine, full
 from xretrieve.heads.scoring import Items
 from xretrieve.heads.similarity import RegionNorm, xavier
 from xretrieve.heads.streams import Stream, StreamHead, Trace, TrainOn, captions_first
@@ -50,7 +51,8 @@ class Filtration(nn.Module):
 
         x (g,N,M,n,S), mask (g,1,M,n); ``given`` (1,1) moments replace the captions' own (``norm="batch"``).
         """
-        h = self.attn_sim_w(x).squeeze(-1).float()  # (g,N,M,n)
+        weight, bias = (p.to(x.dtype) for p in (self.attn_sim_w.weight, self.attn_sim_w.bias))
+        h = full(nn.functional.linear(x, weight, bias)).squeeze(-1)  # (g,N,M,n)
         moments = None
         if self.training:
             caption_axis = 2 if stream == "t2i" else 1
@@ -67,7 +69,7 @@ class Filtration(nn.Module):
             beta = beta * mask
         beta = beta / (beta.sum(-1, keepdim=True) + 1e-8)  # positive: l1 is the sum
         z = torch.matmul(beta[..., None, :].to(x.dtype), x).squeeze(-2)  # (g,N,M,S)
-        return l2(z.float()), beta, moments
+        return l2(full(z)), beta, moments
 
     @staticmethod
     def _moments(h: Tensor, mask: Tensor | None, caption_axis: int) -> Moments:
@@ -133,15 +135,14 @@ class SAF(StreamHead):
         """A caption's statistics run over all images."""
         return True
 
-    def fold(self) -> dict[str, Moments]:
-        """Nothing, until a pass over the batch has measured its moments."""
-        return {}
+    def fold(self) -> dict[str, Any]:
+        """The projections; a pass over the batch may add its moments."""
+        return super().fold() | {self.stream: Affine(self.sim_tranloc_w)}
 
-    def block(self, texts: Items, images: Items, folded: Any, trace: Trace = None) -> dict[str, Tensor]:
+    def pairs(self, texts: Items, images: Items, folded: Any, trace: Trace) -> dict[str, Tensor]:
         """``score`` (g,C,B), logits; in training also the captions' moments (g,C)."""
-        nodes = self.nodes(texts, images, {self.stream: self.sim_tranloc_w}, trace)
-        x, mask = nodes[self.stream]
-        z, beta, moments = self.SAF_module(x, mask, self.stream, folded.get(self.stream))
+        x, mask = self.nodes(texts, images, folded, trace)[self.stream]
+        z, beta, moments = self.SAF_module(x, mask, self.stream, folded.get(f"{self.stream}_moments"))
         if trace is not None:
             trace[f"{self.stream}_saf_weights"], trace[f"{self.stream}_vec"] = beta, z
         score = captions_first(self.sim_eval_w(z).squeeze(-1), self.stream)
@@ -174,7 +175,7 @@ def run_with_moments(
         return outputs
     batch = {s: pool_moments(measured(outputs, s)) for s, f in filtrations.items() if f.norm == "batch"}
     if batch:
-        outputs = run(queries, gallery, memory, {**folded, **batch})
+        outputs = run(queries, gallery, memory, folded | {f"{s}_moments": m for s, m in batch.items()})
     for stream, filtration in filtrations.items():
         filtration.update(batch.get(stream) or measured(outputs, stream))
     return outputs

@@ -88,7 +88,7 @@ class SCAN(LocalHead):
         """The mean word, unit length (C,D)."""
         return l2(masked_mean(local, mask))
 
-    def block(self, texts: Items, images: Items, folded: Any, trace: Trace = None) -> dict[str, Tensor]:
+    def pairs(self, texts: Items, images: Items, folded: Any, trace: Trace) -> dict[str, Tensor]:
         """``score`` (g,C,B)."""
         context, query = roles(self.stream, texts, images)
         cosines = affinities(images.local, texts.local)  # (g,B,R,C,L)

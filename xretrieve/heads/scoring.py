@@ -1,9 +1,9 @@
 """One scoring engine for all heads: every query against every item, or against its own list of candidates.
 
 Work is cut into blocks of pairs that fit a memory budget. Items of like length share a block, so that little padding is
-computed; results come back in the caller's order. When gradients are wanted and there is more than one block, each
-block is computed again in the backward pass instead of being kept (activation checkpointing): scores and gradients are
-the same, and a training batch needs the memory of one block.
+computed; results come back in the caller's order. When gradients are wanted, blocks are kept for the backward pass as
+long as they fit the budget; the others are computed again there (activation checkpointing): scores and gradients are
+the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from xretrieve.heads.base import Head
 from xretrieve.tokens import Prepared, Tokens
 
 MEMORY = 64 * 2**20  # bytes of a block's working arrays: on a CPU smaller blocks stay near its caches
-TRAINING_MEMORY = 512 * 2**20  # the same where gradients are wanted: larger blocks, fewer sums of weight gradients
+TRAINING_BLOCK = 128 * 2**20  # the same where gradients are wanted: larger blocks, fewer sums of weight gradients
+TRAINING_MEMORY = 2 * 2**30  # bytes of blocks that are kept for the backward pass
 WASTE = 1.1  # padded over real tokens within a block
 
 
@@ -115,7 +116,7 @@ def score_blocks(
         function: of texts (1,c,L,D) and images (1,b,R,D); returns scores (1,c,b) and, per text, values (1,c).
         queries, gallery: the texts (C) and the images (B).
         pair_bytes: bytes one pair of (words, regions) needs.
-        memory: bytes of one block.
+        memory: bytes of one block; where gradients are wanted, of all blocks that are kept for the backward pass.
         whole_rows: keep all images in every block (statistics over a caption's images).
 
     Returns:
@@ -125,16 +126,17 @@ def score_blocks(
         raise XRetrieveError(f"nothing to score: {len(queries)} queries, {len(gallery)} gallery items")
     by_row, row_lengths = _longest_first(queries)
     by_column, column_lengths = _longest_first(gallery)
-    most = max(1, memory // pair_bytes(int(row_lengths[0]), int(column_lengths[0])))  # pairs of the longest items
+    runner = _Runner(function, pair_bytes, memory)
+    most = max(1, runner.size // pair_bytes(int(row_lengths[0]), int(column_lengths[0])))  # pairs of the longest items
     wide = len(gallery) if whole_rows else min(len(gallery), max(1, most // min(len(queries), 8)))
     columns = [(0, wide)] if whole_rows else list(_cuts(column_lengths, lambda length: wide))
     jobs = [
         (rows, columns)
         for rows in _cuts(
-            row_lengths, lambda length: max(1, memory // (pair_bytes(length, int(column_lengths[0])) * wide))
+            row_lengths, lambda length: max(1, runner.size // (pair_bytes(length, int(column_lengths[0])) * wide))
         )
     ]
-    again = torch.is_grad_enabled() and len(jobs) * len(columns) > 1
+    alone = len(jobs) * len(columns) == 1
     texts = _cast(queries if by_row is None else queries[by_row])
     images = _cast(gallery if by_column is None else gallery[by_column])
     lines: list[dict[str, Tensor]] = []
@@ -142,14 +144,7 @@ def score_blocks(
         text = Items.of(texts[start:stop])
         parts = []
         for left, right in cuts:
-            image = Items.of(images[left:right])
-            # no random numbers are drawn in the pair stage, so their state need not be kept
-            done = (
-                checkpoint(function, text, image, use_reentrant=False, preserve_rng_state=False)
-                if again
-                else function(text, image)
-            )
-            parts.append(done)
+            parts.append(runner(text, Items.of(images[left:right]), alone))
         lines.append(_join(parts, 2))
     joined = {name: values[0] for name, values in _join(lines, 1).items()}
     return {name: _restore(values, by_row, by_column) for name, values in joined.items()}
@@ -174,16 +169,32 @@ def score_groups(
         raise XRetrieveError(f"{len(queries)} queries and {len(gallery)} gallery items make no {groups} equal groups")
     c, b = len(queries) // groups, len(gallery) // groups
     queries, gallery = _cast(queries.trim()), _cast(gallery.trim())
-    size = max(1, memory // (pair_bytes(queries.local.shape[1], gallery.local.shape[1]) * c * b))
+    runner = _Runner(function, pair_bytes, memory)
+    size = max(1, runner.size // (pair_bytes(queries.local.shape[1], gallery.local.shape[1]) * c * b))
     parts = []
     for start in range(0, groups, size):
         n = min(size, groups - start)
         sides = (Items.of(queries[start * c : (start + n) * c], n), Items.of(gallery[start * b : (start + n) * b], n))
-        if torch.is_grad_enabled() and size < groups:
-            parts.append(checkpoint(function, *sides, use_reentrant=False, preserve_rng_state=False))
-        else:
-            parts.append(function(*sides))
+        parts.append(runner(*sides, alone=size >= groups))
     return _join(parts, 0)
+
+
+class _Runner:
+    """Runs a pair function on blocks. Where gradients are wanted, blocks are kept for the backward pass while they fit
+    ``memory``; the others are computed again there. ``size`` is the bytes of a block."""
+
+    def __init__(self, function: BlockFunction, pair_bytes: Callable[[int, int], int], memory: int) -> None:
+        self.function, self.pair_bytes, self.left = function, pair_bytes, memory
+        self.grad = torch.is_grad_enabled()
+        self.size = min(memory, TRAINING_BLOCK) if self.grad else memory
+
+    def __call__(self, texts: Items, images: Items, alone: bool) -> dict[str, Tensor]:
+        (g, c, words, _), (_, b, regions, _) = texts.local.shape, images.local.shape
+        self.left -= g * c * b * self.pair_bytes(words, regions)
+        if not self.grad or alone or self.left >= 0:
+            return self.function(texts, images)
+        # no random numbers are drawn in the pair stage, so their state need not be kept
+        return checkpoint(self.function, texts, images, use_reentrant=False, preserve_rng_state=False)
 
 
 def _listed(head: Head, queries: Prepared, gallery: Prepared, candidates: Tensor, memory: int) -> Tensor:
@@ -226,12 +237,17 @@ def _precision(tokens: Tokens, dtype: torch.dtype | None) -> contextlib.Abstract
     return torch.autocast(tokens.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
+def product_dtype(device: torch.device) -> torch.dtype:
+    """The precision of the matrix products that is in force."""
+    enabled = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if enabled else torch.float32
+
+
 def _cast(items: Prepared) -> Prepared:
     """Local tokens in the precision of the matrix products, once and not once per block; the rest stays float32."""
-    device = items.device.type
-    if not torch.is_autocast_enabled(device):
+    if not torch.is_autocast_enabled(items.device.type):
         return items
-    return Prepared(items.local.to(torch.get_autocast_dtype(device)), items.mask, items.pooled, items.extra)
+    return Prepared(items.local.to(product_dtype(items.device)), items.mask, items.pooled, items.extra)
 
 
 def _longest_first(items: Prepared) -> tuple[Tensor | None, Tensor]:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.heads.attention import LOW
 from xretrieve.heads.base import set_learning
+from xretrieve.heads.graph import StepWeights, step
+from xretrieve.heads.precise import Affine, Weight, full
 from xretrieve.heads.scoring import Items
 from xretrieve.heads.similarity import RegionNorm, xavier
 from xretrieve.heads.streams import Stream, StreamHead, Trace, TrainOn, captions_first
@@ -35,14 +36,6 @@ def merge(query: nn.Linear, key: nn.Linear) -> Folded:
         return Folded(key.weight.T @ query.weight, key.weight.T @ query.bias)
 
 
-def node_attention(x: Tensor, asking: Tensor, folded: Folded, mask: Tensor | None) -> Tensor:
-    """Attention of some nodes over all nodes. x (...,n,S), asking (...,r,S), mask (...,n) -> (...,r,n) float32."""
-    logits = torch.matmul(nn.functional.linear(asking, folded.weight, folded.bias), x.mT).float()
-    if mask is not None:
-        logits = logits.masked_fill(~mask[..., None, :], LOW)
-    return logits.softmax(-1)
-
-
 class GraphStep(nn.Module):
     """One step: ``X <- ReLU((softmax(Q K') X) Wr' + br)``; S x S matrices, no scaling, no residual."""
 
@@ -61,11 +54,10 @@ class GraphStep(nn.Module):
         """The merged query and key of this step."""
         return merge(self.graph_query_w, self.graph_key_w)
 
-    def forward(self, x: Tensor, mask: Tensor | None, folded: Folded, first_row: bool) -> Tensor:
-        """x (...,n,S), mask (...,n) -> (...,n,S), or (...,1,S) when only the first row is read."""
-        asking = x[..., :1, :] if first_row else x  # (...,r,S)
-        mixed = torch.matmul(node_attention(x, asking, folded, mask).to(x.dtype), x)  # (...,r,S)
-        return self.sim_graph_w(mixed).relu()
+    def weights(self) -> StepWeights:
+        """What the pair stage multiplies with."""
+        mix = self.sim_graph_w
+        return StepWeights(*(Weight(w) for w in (*self.fold(), mix.weight, mix.bias)))
 
 
 class SGR(StreamHead):
@@ -102,25 +94,26 @@ class SGR(StreamHead):
         if steps < 1:
             raise XRetrieveError(f"head 'sgr': steps must be at least 1, got {steps}")
         self.single_stream(stream, temperature)
+        self.steps, self.node_arrays_grad = steps, 7 + 3 * steps
         self.SGR_module = nn.ModuleList(GraphStep(sim_dim) for _ in range(steps))
         self.sim_eval_w = nn.Linear(sim_dim, 1)
         for module in (self.SGR_module, self.sim_eval_w):
             xavier(module)
 
-    def fold(self) -> list[Folded]:
-        """Merged weights of every step, made once per call and not once per pair."""
-        return [step.fold() for step in self.SGR_module]
+    def fold(self) -> dict[str, Any]:
+        """Merged weights, made once per call and not once per pair."""
+        steps = [step.weights() for step in self.SGR_module]
+        return super().fold() | {self.stream: Affine(self.sim_tranloc_w), "steps": steps}
 
-    def block(self, texts: Items, images: Items, folded: Any, trace: Trace = None) -> dict[str, Tensor]:
+    def pairs(self, texts: Items, images: Items, folded: Any, trace: Trace) -> dict[str, Tensor]:
         """``score`` (g,C,B), logits."""
-        nodes = self.nodes(texts, images, {self.stream: self.sim_tranloc_w}, trace)
-        x, mask = nodes[self.stream]  # (g,N,M,n,S), (g,1,M,n)
-        for k, (step, own) in enumerate(zip(self.SGR_module, folded, strict=True)):
-            first_row = k == len(folded) - 1 and trace is None  # only the global node is read after the last step
-            x = step(x, mask, own, first_row)
+        x, mask = self.nodes(texts, images, folded, trace)[self.stream]  # (g,N,M,n,S), (g,1,M,n)
+        for k, weights in enumerate(folded["steps"]):
+            first_row = k == len(folded["steps"]) - 1 and trace is None  # only the global node is read after the last
+            x = step(x, mask, weights, first_row)
             if trace is not None:
                 trace[f"{self.stream}_nodes_step{k + 1}"] = x
         z = x[..., 0, :]  # (g,N,M,S)
         if trace is not None:
             trace[f"{self.stream}_vec"] = z
-        return {"score": captions_first(self.sim_eval_w(z).squeeze(-1), self.stream)}
+        return {"score": captions_first(self.sim_eval_w(full(z)).squeeze(-1), self.stream)}

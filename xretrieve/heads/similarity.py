@@ -111,18 +111,6 @@ def region_count(region_norm: str, regions: int) -> int:
     return regions if region_norm == "index" else 0
 
 
-def similarity(linear: nn.Linear, difference: Tensor) -> Tensor:
-    """``l2(W (x - y)^2 + b)``, normalised in float32. (..., D) -> (..., S)."""
-    square = difference.square() if difference.requires_grad else difference.square_()
-    y = linear(square)
-    return l2(y.float()).to(y.dtype)
-
-
-def global_node(linear: nn.Linear, rows: Tensor, columns: Tensor) -> Tensor:
-    """The node of two global vectors, for all pairs. (g,N,D), (g,M,D) -> (g,N,M,S)."""
-    return similarity(linear, rows[:, :, None] - columns[:, None])
-
-
 def node_mask(query_mask: Tensor | None) -> Tensor | None:
     """Which nodes are real, the global one first: (g,M,q) -> (g,1,M,1+q); None when all are."""
     if query_mask is None:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from xretrieve.errors import unknown
-from xretrieve.heads.attention import affinities, attend, attended_difference, attention_weights, swap_roles
-from xretrieve.heads.base import l2
+from xretrieve.heads.attention import affinities, attend, attended_norm, attention_weights, swap_roles
+from xretrieve.heads.base import EPS, l2
+from xretrieve.heads.compare import compare
 from xretrieve.heads.local import TEMPERATURES, LocalHead, Trace, captions_first, check_stream, roles
-from xretrieve.heads.scoring import Items
-from xretrieve.heads.similarity import GlobalVector, global_node, node_mask, region_count, similarity, xavier
+from xretrieve.heads.precise import Affine
+from xretrieve.heads.scoring import Items, product_dtype
+from xretrieve.heads.similarity import GlobalVector, node_mask, region_count, xavier
 
 Stream = Literal["t2i", "i2t"]
 TrainOn = Literal["probability", "logit"]
@@ -28,8 +30,9 @@ class StreamHead(LocalHead):
 
     logits = True
     temperatures: dict[str, float]
-    node_arrays = 8  # S-wide arrays per node alive at once, without and with gradients: what sizes the blocks
-    node_arrays_grad = 24
+    steps = 1  # of reasoning
+    node_arrays = 5  # S-wide arrays per node alive at once; with gradients, those that are kept as well
+    node_arrays_grad = 9
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
@@ -70,23 +73,27 @@ class StreamHead(LocalHead):
         """The matrix the loss is taken on, see :meth:`signal`."""
         return {"score": self.signal(outputs["score"])}
 
+    def fold(self) -> dict[str, Any]:
+        """W_glo; a subclass adds each stream's W_loc under the stream's name, and its own weights."""
+        return {"global": Affine(self.sim_tranglo_w)}
+
     def nodes(
-        self, texts: Items, images: Items, linears: dict[str, nn.Linear], trace: Trace
+        self, texts: Items, images: Items, folded: dict[str, Any], trace: Trace
     ) -> dict[str, tuple[Tensor, Tensor | None]]:
-        """Nodes (g,N,M,1+q,S) and their mask (g,1,M,1+q) of each stream that ``linears`` names.
+        """Nodes (g,N,M,1+q,S) and their mask (g,1,M,1+q) of each stream, in the precision of the local tokens.
 
         The streams share the cosines and the global node. N counts the context items, M the query items.
         """
         cosines = affinities(images.local, texts.local)  # (g,B,R,C,L)
-        shared = global_node(self.sim_tranglo_w, images.pooled, texts.pooled)  # (g,B,C,S)
+        shared = self.global_node(texts, images, folded["global"])  # (g,B,C,S)
         made = {}
-        for stream, linear in linears.items():
+        for stream in self.streams:
             context, query = roles(stream, texts, images)
             a, first = (cosines, shared) if stream == "t2i" else (swap_roles(cosines), shared.transpose(1, 2))
             weights = attention_weights(a, self.temperatures[stream], context.mask)  # (g,N,k,M,q)
-            gram = context.extra["gram"]  # (g,N,k,k)
-            difference = attended_difference(weights, gram, context.local, query.local)  # (g,N,M,q,D)
-            x = torch.cat([first[..., None, :], similarity(linear, difference)], -2)  # (g,N,M,1+q,S)
+            # the length of the attended vector, from the Gram matrix, divides the weights instead of the vector
+            share = weights / (attended_norm(weights, context.extra["gram"])[:, :, None] + EPS)
+            x = compare(share, context.local, query.local, folded[stream], first)  # (g,N,M,1+q,S)
             made[stream] = x, node_mask(query.mask)
             if trace is not None:
                 trace[f"{stream}_attention"] = weights.permute(0, 1, 3, 4, 2)
@@ -94,12 +101,22 @@ class StreamHead(LocalHead):
                 trace[f"{stream}_nodes"] = x
         return made
 
+    @staticmethod
+    def global_node(texts: Items, images: Items, layer: Affine) -> Tensor:
+        """The node of V and T, (g,B,C,S): an image's one context is V, with weight 1."""
+        dtype = images.local.dtype
+        (g, b, _), c = images.pooled.shape, texts.pooled.shape[1]
+        one = images.pooled.new_ones(1, 1, 1, 1, 1).expand(g, b, 1, c, 1)
+        context, query = images.pooled.to(dtype)[:, :, None], texts.pooled.to(dtype)[:, :, None]
+        return compare(one, context, query, layer).squeeze(-2)
+
     def pair_bytes(self, words: int, regions: int) -> int:
-        """An estimate in float32: D-wide differences, cosines and weights, S-wide arrays, node attention."""
+        """S-wide arrays of the nodes, cosines and weights, node attention: an estimate of what a block holds."""
         grad = torch.is_grad_enabled()
-        wide, square, narrow = (4, 10, self.node_arrays_grad) if grad else (2, 5, self.node_arrays)
-        total = 2 * self.dim * wide // 2
+        wide = self.node_arrays_grad if grad else self.node_arrays
+        total = 0
         for stream in self.streams:
-            q = words if stream == "t2i" else regions
-            total += q * self.dim * wide + words * regions * square + (1 + q) * (self.sim_dim + q) * narrow
-        return 4 * total
+            n = 1 + (words if stream == "t2i" else regions)
+            total += wide * n * self.sim_dim + (self.steps if grad else 2) * n * n
+        narrow = (10 if grad else 6) * words * regions * len(self.streams)  # float32 in any case
+        return total * product_dtype(self.sim_tranglo_w.weight.device).itemsize + 4 * narrow

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.heads.graph import step
 from xretrieve.heads.hierarchy import Context, Gate, Level
 from xretrieve.heads.local import STREAMS, TEMPERATURES
+from xretrieve.heads.precise import Affine, full
 from xretrieve.heads.saf import Filtration, SafNorm, pack, run_with_moments
 from xretrieve.heads.scoring import Items
 from xretrieve.heads.similarity import RegionNorm, xavier
@@ -122,7 +124,7 @@ class TSHSR(StreamHead):
         self.concat = len(self.streams) == 2 and fusion == "concat"
         self.aux_streams = aux_streams
         self.loss_weights = dict.fromkeys(STREAMS, aux_weight)
-        self.node_arrays_grad = 12 + levels * (4 if context == "none" else 10)
+        self.steps, self.node_arrays_grad = levels, 7 + levels * (3 if context == "none" else 4)
         for stream in self.streams:
             reasoner = Reasoner(dim, sim_dim, counts, context, gate, readout, saf_norm, not self.concat)
             self.add_module(stream, reasoner)
@@ -140,17 +142,21 @@ class TSHSR(StreamHead):
         return self.config["readout"] == "saf"
 
     def fold(self) -> dict[str, Any]:
-        """Merged weights of every level of every stream."""
-        return {f"{s}_levels": [level.fold() for level in self.reasoner(s).levels] for s in self.streams}
+        """Projections and merged weights of every level of every stream."""
+        made = super().fold()
+        for stream in self.streams:
+            own = self.reasoner(stream)
+            made |= {stream: Affine(own.sim_tranloc_w), f"{stream}_levels": [level.weights() for level in own.levels]}
+        return made
 
-    def block(self, texts: Items, images: Items, folded: Any, trace: Trace = None) -> dict[str, Tensor]:
+    def pairs(self, texts: Items, images: Items, folded: Any, trace: Trace) -> dict[str, Tensor]:
         """``score`` (g,C,B), and each stream's own logits under its name where it has them."""
-        nodes = self.nodes(texts, images, {s: self.reasoner(s).sim_tranloc_w for s in self.streams}, trace)
+        nodes = self.nodes(texts, images, folded, trace)
         vectors, outputs = [], {}
         for stream, (x, mask) in nodes.items():
             z, moments = self._read(stream, x, mask, folded, trace)  # (g,N,M,S)
             outputs |= pack(stream, moments)
-            vectors.append(z.transpose(1, 2) if stream == "t2i" else z)  # (g,C,B,S)
+            vectors.append(full(z.transpose(1, 2) if stream == "t2i" else z))  # (g,C,B,S)
         if self.concat:
             return {"score": self.sim_eval_w(torch.cat(vectors, -1)).squeeze(-1).float(), **outputs}
         for stream, z in zip(self.streams, vectors, strict=True):
@@ -161,17 +167,17 @@ class TSHSR(StreamHead):
 
     def _read(self, stream: str, x: Tensor, mask: Tensor | None, folded: Any, trace: Trace) -> tuple[Tensor, Any]:
         reasoner = self.reasoner(stream)
-        for k, (level, own) in enumerate(zip(reasoner.levels, folded[f"{stream}_levels"], strict=True)):
+        for k, weights in enumerate(folded[f"{stream}_levels"]):
             last = k == len(reasoner.levels) - 1
             # only the global node is read after the last level
             first_row = last and reasoner.SAF_module is None and trace is None
-            prefix = f"{stream}_{{}}_level{k + 1}"
-            x = level(x, mask, own, first_row, trace, prefix)
-            if trace is not None:
-                trace[prefix.format("nodes")] = x
+            found: Trace = None if trace is None else {}
+            x = step(x, mask, weights, first_row, found)
+            if trace is not None and found is not None:
+                trace |= {f"{stream}_{name}_level{k + 1}": value for name, value in (found | {"nodes": x}).items()}
         if reasoner.SAF_module is None:
             return x[..., 0, :], None
-        z, beta, moments = reasoner.SAF_module(x, mask, stream, folded.get(stream))
+        z, beta, moments = reasoner.SAF_module(x, mask, stream, folded.get(f"{stream}_moments"))
         if trace is not None:
             trace[f"{stream}_saf_weights"] = beta
         return z, moments

@@ -1,0 +1,43 @@
+"""Building blocks of the pair stage against their usual names."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from xretrieve.heads.precise import add_product, lengths, unit, unit_gradient
+from xretrieve.heads.products import IMAGES, linear
+
+
+@pytest.mark.parametrize("rows", [1, 300, 16 * IMAGES, 16 * IMAGES + 5])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_is_the_usual_one_for_any_number_of_rows(rows, bias):
+    x, weight = torch.randn(rows, 1, 70), torch.randn(80, 70)
+    given = torch.randn(80) if bias else None
+    want = torch.nn.functional.linear(x, weight, given)
+    with torch.no_grad():
+        torch.testing.assert_close(linear(x, weight, given), want, atol=2e-5, rtol=0)
+        turned = torch.randn(70, 80).T
+        torch.testing.assert_close(linear(x, turned), x @ turned.T, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_products_are_added_in_place(dtype):
+    total, x, weight = torch.randn(3, 4, 5).to(dtype), torch.randn(3, 4, 2).to(dtype), torch.randn(2, 5).to(dtype)
+    want = total + x @ weight
+    add_product(total, x, weight)
+    torch.testing.assert_close(total, want, **({"atol": 0.1, "rtol": 0} if dtype == torch.bfloat16 else {}))
+
+
+def test_gradient_of_a_unit_vector_is_that_of_autograd_and_finite_at_zero():
+    x = torch.randn(4, 6, dtype=torch.float64)
+    x[1] = 0
+    x.requires_grad_()
+    plain = x / (x.square().sum(-1, keepdim=True).clamp(min=1e-24).sqrt() + 1e-8)
+    grad = torch.randn_like(x)
+    (want,) = torch.autograd.grad((plain * grad).sum(), x)
+    with torch.no_grad():
+        length = lengths(x)
+        made = unit(x, length, out=torch.empty_like(x))
+        torch.testing.assert_close(made, plain)
+        torch.testing.assert_close(unit_gradient(grad, made, length), want)

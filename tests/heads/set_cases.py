@@ -31,7 +31,7 @@ def make(case: str, **changes: Any) -> MultiQueryHead:
     name, options = CASES[case]
     torch.manual_seed(0)
     sizes = {"sim_dim": 5} if name == "hmrn" else {}
-    head = create_head(name, image_dim=7, text_dim=6, dim=8, text_project=True, **sizes, **options, **changes)
+    head = create_head(name, image_dim=7, text_dim=6, dim=8, text_project=True, **{**sizes, **options, **changes})
     with torch.no_grad():
         for key, value in head.state_dict().items():
             if value.is_floating_point():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from xretrieve.errors import XRetrieveError, unknown
-from xretrieve.heads.attention import affinities
+from xretrieve.heads.attention import LOW, affinities
 from xretrieve.heads.base import l2, set_learning
 from xretrieve.heads.local import Trace
 from xretrieve.heads.multi import MultiQueryHead, Rows, Stats, Take, hold_last, unchanged
@@ -180,6 +180,20 @@ class DrillDown(MultiQueryHead):
         """Scores after every round, (T,N,M) float32."""
         made = self.run(queries, gallery, memory, turns=queries.local.shape[1])
         return made["score"].permute(2, 1, 0).contiguous()
+
+    @torch.no_grad()
+    def explain(self, sets: Prepared, gallery: Prepared) -> dict[str, Tensor]:
+        """As :meth:`MultiQueryHead.explain`; a sentence looks with the slot that it wrote. Also ``slots`` (M,T), which
+        slot that was, and ``mean`` (M,T), the share of each sentence's slot in the score."""
+        self.check_sides(sets, gallery)
+        written = None if self.mode == "sentences" else self.logits(sets)[0]
+        looking = self.looking(sets, written)
+        dots = torch.einsum("mtd,nrd->mntr", looking.local, gallery.local)
+        regions = (self.temperature * dots).masked_fill(~gallery.mask[:, None], LOW).softmax(-1)
+        sentences, mean = (regions * dots).sum(-1), looking.extra["mean"][:, -1]
+        found = {"regions": regions, "sentences": sentences, "score": torch.einsum("mnt,mt->mn", sentences, mean)}
+        turns = torch.arange(dots.shape[2], device=dots.device).expand(len(sets), -1)
+        return found | {"slots": turns if written is None else written.slots, "mean": mean}
 
     # training ----------------------------------------------------------------------------------------------------
 

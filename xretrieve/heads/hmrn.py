@@ -253,6 +253,34 @@ class HMRN(MultiQueryHead):
         weights = self.round_weights(queries.mask.shape[1], queries.device).float()
         return self.run(queries, gallery, memory, cheap=True)["score"], self.beta * weights[queries.mask.sum(1) - 1]
 
+    @torch.no_grad()
+    def explain(self, sets: Prepared, gallery: Prepared) -> dict[str, Tensor]:
+        """As :meth:`MultiQueryHead.explain`, in the T-I direction whatever the head's own is.
+
+        Also ``local``, ``reason`` and ``global`` (M,N), the three levels without their weights; ``weights`` (M,3),
+        those weights in the same order; ``nodes`` (M,N,1+T): how much the last step of the reasoning reads from the
+        global node and from each sentence.
+        """
+        self.check_sides(sets, gallery)
+        texts, images = Items.of(sets), Items.of(gallery)
+        trace: dict[str, Tensor] = {}
+        made = self.block(texts, images, self.fold(), trace, levels=True)
+        dots = nn.functional.leaky_relu(trace["dots"], SLOPE)  # (1,N,R,M,T)
+        logits = self.temperatures["t2i"] * dots
+        if images.mask is not None:
+            logits = logits.masked_fill(~images.mask[..., None, None], LOW)
+        regions = logits.softmax(2)
+        found = {name: value[0] for name, value in made.items()}
+        found["regions"] = regions[0].permute(2, 0, 3, 1)  # (M,N,T,R)
+        found["sentences"] = (regions * dots)[0].sum(1).transpose(0, 1)  # (M,N,T)
+        last, steps = dots.shape[-1], len(self.ICR_module)
+        weights = self._weights(texts, last)[0, :, -1]  # (M,)
+        found["weights"] = torch.stack([torch.full_like(weights, self.alpha), self.beta * weights,
+                                        torch.full_like(weights, self.gamma)], 1)  # fmt: skip
+        if self.beta:
+            found["nodes"] = trace[f"round{last}/edges{steps}"][0, :, :, 0].transpose(0, 1)
+        return found
+
     def training_levels(self, sets: Prepared, gallery: Prepared) -> dict[str, Tensor]:
         """``local`` (M,N,T), and ``global`` and ``reason`` (M,N) of the full sets."""
         self.check_sides(sets, gallery)

@@ -119,6 +119,19 @@ class MultiQueryHead(Head):
             own: this process's n images; None when they are the gallery.
         """
 
+    @abstractmethod
+    def explain(self, sets: Prepared, gallery: Prepared) -> dict[str, Tensor]:
+        """What made the scores of the last round, for a few pairs at a time.
+
+        Returns:
+            ``regions`` (M,N,T,R): where each sentence looks, weights that sum to 1. ``sentences`` (M,N,T): what each
+            finds there, a mean of cosines. ``score`` (M,N), and what else the head knows of it.
+        """
+
+    def attention(self, text: Prepared, image: Prepared) -> dict[str, Tensor]:
+        """Where sentences look, as :meth:`xretrieve.heads.local.LocalHead.attention` gives it: ``t2i`` (M,N,T,R)."""
+        return {"t2i": self.explain(text, image)["regions"]}
+
     def pair(self, queries: Prepared, gallery: Prepared) -> Tensor:
         """Scores of the last round, (M,N) float32."""
         return self.run(queries, gallery)["score"]

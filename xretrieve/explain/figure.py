@@ -18,6 +18,7 @@ STREAMS = {
     "i2t": ("regions look at words", "which regions look at each word"),
 }
 TILE_WIDTH, GAP, TEXT, HEADING = 1.75, 0.12, 0.46, 0.34  # inches; TEXT is the lines above and under a tile
+SUMMARY = 3  # columns of the first row: the picture, and the whole text in up to two streams
 OUTLINED = 3  # boxes that are drawn as such
 
 
@@ -46,7 +47,7 @@ def figure(told: dict[str, Any], picture: Image.Image | None, title: str = "") -
     size = groups[0][1][0].picture.size
     shape = size[1] / size[0]
     # in inches, from the top down: what each group takes with its heading
-    wide = [(COLUMNS * TILE_WIDTH) / (COLUMNS if heading else 1 + len(attention["map"])) for heading, _ in groups]
+    wide = [(COLUMNS * TILE_WIDTH) / (COLUMNS if heading else SUMMARY) for heading, _ in groups]
     lines = [1 + (len(tiles) - 1) // COLUMNS for _, tiles in groups]
     cells = [(width - GAP) * shape + TEXT for width in wide]
     total = 0.75 + sum(HEADING * bool(g[0]) + n * cell for g, n, cell in zip(groups, lines, cells, strict=True))

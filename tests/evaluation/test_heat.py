@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.gallery_fakes import noise_photos, tiny_matcher
 from xretrieve.data.base import FeatureRow, RetrievalDataset
+from xretrieve.ensemble import Ensemble
 from xretrieve.evaluation import Report, evaluate
 from xretrieve.evaluation.evaluator import score_matrix
 from xretrieve.evaluation.protocols import Protocol
@@ -80,6 +81,8 @@ def test_other_heads_and_rows_of_features_have_no_heat(dataset, tmp_path):
     rows = [FeatureRow(tmp_path / "ims.npy", i) for i in range(10)]
     data = RetrievalDataset("toy", "test", dataset.image_ids, rows, dataset.captions, dataset.caption_ids,
                             dataset.owner, 10, "precomp")  # fmt: skip
+    average = Ensemble({"one": tiny_matcher("sgr"), "two": tiny_matcher("saf")})
+    assert evaluate(average, dataset, bootstrap=0).heats == {}
     report = evaluate(tiny_matcher("scan", image=xr.create_backbone("regions", dim=6)), data, Protocol("full"),
                       bootstrap=0)  # fmt: skip
     assert report.heats == {} and report["rsum"].value > 0

@@ -18,9 +18,9 @@ def sample_heats(
 ) -> dict[str, bytes]:
     """Caption id -> small JPEG of its first hit under the heat of the caption.
 
-    Empty for other heads, and where there are no pictures or nothing says where the regions lie.
+    Empty for other heads and for averages, and where there are no pictures or nothing says where the regions lie.
     """
-    if not hasattr(getattr(matcher, "head", None), "attention"):
+    if hasattr(matcher, "members") or not hasattr(getattr(matcher, "head", None), "attention"):
         return {}
     row = {image: i for i, image in enumerate(dataset.image_ids)}
     asked = [(s, dataset.images[row[s.hits[0].id]]) for s in samples if s.direction == "t2i" and s.hits]

@@ -4,9 +4,9 @@
         [--tops 20 50 100] [--precision 32] [--out FILE.json]
 
 Text to image, the direction of a search. The first stage is a dual encoder's run, or HEAD_RUN's own coarse vectors
-where they were trained. A picture outside the best K keeps its place in the first stage, behind them. CPU seconds are those
-of scoring alone (all threads): everything that depends on one side only is encoded before, for both stages alike. Ties
-count by their expected rank.
+where they were trained. A picture outside the best K keeps its place in the first stage, behind them. CPU seconds are
+of scoring alone (all threads): everything that depends on one side only is encoded before, for both stages alike.
+Ties count by their expected rank.
 """
 
 from __future__ import annotations

@@ -52,7 +52,9 @@ def test_the_terminal_fits_80_columns_and_says_the_rules(report: RoundsReport) -
     from xretrieve.evaluation.round_terminal import rounds_text
 
     text = rounds_text(report, 80)
-    assert max(map(len, text.splitlines())) <= 80
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    large = make_sets(images=2000, turns=10)  # ranks and numbers of sets of four digits
+    assert "…" not in rounds_text(xr.evaluate(Rounds(large, noise=9), large, "rounds", bootstrap=20), 80)
     said = " ".join(str(report).split())
     for part in (
         "30 query sets of up to 4 sentences (114 in all), each against 30 images",

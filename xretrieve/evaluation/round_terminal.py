@@ -29,7 +29,7 @@ def rounds_rich(report: RoundsReport) -> Any:
         for name, metric in metrics.items():
             cell = Text(_short(metric.value))
             if metric.low is not None and name.startswith("r"):  # ranks go without: a row fits into 80 columns
-                cell.append(f" {_short(metric.low)}..{_short(metric.high)}", style="not bold dim")
+                cell.append(f" {metric.low:.0f}..{metric.high:.0f}", style="not bold dim")
             cells.append(cell)
         table.add_row(str(turn), str(count), *cells, style="bold" if turn == report.turns else "")
     lines: list[Any] = [Text(f"rsum of round {report.turns} {report['rsum']}", style="bold")]

@@ -81,8 +81,8 @@ def test_every_recipe_loads_and_names_what_exists(name: str) -> None:
     made = [member_source(recipe, member) for member in recipe.members] if recipe.members else [recipe]
     for single in made:
         head_class(single.head.name)
-        for stage in single.stages:
-            create_loss(stage.loss.name, **stage.loss.options)
+        for loss in [loss for stage in single.stages for loss in (stage.loss, stage.coarse_loss) if loss]:
+            create_loss(loss.name, **loss.options)
 
 
 def test_every_protocol_is_explained() -> None:

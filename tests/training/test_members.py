@@ -130,6 +130,7 @@ def test_overrides_reach_every_member_and_its_own_come_last(pair: Callable[..., 
     ({"head": {"name": "sgr"}}, "'head': must be left out"),
     ({"members": [{"recipe": "a", "overides": {}}, "b"]}, "did you mean 'overrides'"),
     ({"members": [{"recipe": "a", "name": "x/y"}, "b"]}, "a name without slashes"),
+    ({"task": "composed"}, "left out of recipes for other tasks"),
     ({"fusion": "sum"}, "unknown value 'sum'"),
     ({"members": []}, "'image': must be given"),
 ])

@@ -43,8 +43,8 @@ def test_every_shipped_recipe_loads_and_names_things_that_exist() -> None:
         if recipe.members:
             continue  # tests/test_docs.py loads its members
         head_class(recipe.head.name)
-        for stage in recipe.stages:
-            create_loss(stage.loss.name, **stage.loss.options)
+        for loss in [loss for stage in recipe.stages for loss in (stage.loss, stage.coarse_loss) if loss]:
+            create_loss(loss.name, **loss.options)
 
 
 def test_a_saved_recipe_is_read_back_equal(tiny: Path, tmp_path: Path) -> None:

@@ -243,6 +243,8 @@ class Recipe:
         self.members = [MemberConfig(m) if isinstance(m, str) else m for m in self.members]
         for key in ("image", "text", "head", "stages"):
             _need(not getattr(self, key), key, getattr(self, key), "left out: an ensemble's members bring their own")
+        _need(self.task in ("image_text", "multi_query"), "members", self.task,
+              "left out of recipes for other tasks than image_text and multi_query")  # fmt: skip
         _need(len(self.members) > 1, "members", [m.recipe for m in self.members], "at least two recipes or runs")
         taken: set[str] = set()
         for member in self.members:

@@ -56,6 +56,7 @@ def test_every_recipe_takes_a_training_step(name: str, precomp: Path) -> None:
                            matcher.text).train()  # fmt: skip
     total, logged = trainee(*work.block(stage, batch, np.random.default_rng(0), 0, 1))
     total.backward()
+    total = total.detach()
     assert torch.isfinite(total) and float(total) > 0 and all(abs(float(v)) < 1e4 for v in logged.values())
     moved = [n for n, p in trainee.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
     assert any(n.startswith("text.") for n in moved) and any(n.startswith("head.") for n in moved)

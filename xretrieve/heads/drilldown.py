@@ -6,6 +6,7 @@ so all rounds of a set cost one look per sentence: later rounds only choose whic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -180,6 +181,18 @@ class DrillDown(MultiQueryHead):
         """Scores after every round, (T,N,M) float32."""
         made = self.run(queries, gallery, memory, turns=queries.local.shape[1])
         return made["score"].permute(2, 1, 0).contiguous()
+
+    def glance(self, sets: Prepared, gallery: Prepared) -> Tensor:
+        """What the slot that the last sentence wrote finds in each image (N,)."""
+        slot = self.looking(sets).local[0, -1].to(gallery.local.dtype)
+        dots = torch.matmul(gallery.local, slot).float()  # (N,R)
+        weight = (self.temperature * dots).exp() * gallery.mask
+        return (weight * dots).sum(1) / weight.sum(1)
+
+    def from_glances(self, glances: Sequence[Tensor], sets: Prepared, gallery: Prepared) -> tuple[Tensor, float]:
+        """The whole score (N,), and 0: nothing is left to add."""
+        mean = self.looking(sets).extra["mean"][0, -1]  # (T,)
+        return mean @ torch.stack(list(glances)), 0.0
 
     @torch.no_grad()
     def explain(self, sets: Prepared, gallery: Prepared) -> dict[str, Tensor]:

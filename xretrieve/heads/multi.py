@@ -39,6 +39,7 @@ class MultiQueryHead(Head):
 
     tasks = ("multi_query",)
     indexable = False
+    block_memory = MEMORY
 
     def __init__(self, config: dict[str, Any]) -> None:
         if config.get("text_project") is None:
@@ -132,13 +133,25 @@ class MultiQueryHead(Head):
         """Where sentences look, as :meth:`xretrieve.heads.local.LocalHead.attention` gives it: ``t2i`` (M,N,T,R)."""
         return {"t2i": self.explain(text, image)["regions"]}
 
+    @abstractmethod
+    def glance(self, sets: Prepared, gallery: Prepared) -> Tensor:
+        """What the last sentence of one set adds to the cheap part of every image's score: (N,) or (N,R).
+
+        With the glances of the sentences before it, that part need not be computed again
+        (:class:`xretrieve.heads.turns.Turns`).
+        """
+
+    @abstractmethod
+    def from_glances(self, glances: Sequence[Tensor], sets: Prepared, gallery: Prepared) -> tuple[Tensor, float]:
+        """``c`` (N,) and ``l`` of one set from the glances of its sentences: ``c <= score <= c + l``."""
+
     def pair(self, queries: Prepared, gallery: Prepared) -> Tensor:
         """Scores of the last round, (M,N) float32."""
         return self.run(queries, gallery)["score"]
 
     def budget(self, memory: int | None) -> int:
         """Bytes of a block: what is asked for, the head's own, or the default of scoring or training."""
-        return memory or self.memory or (TRAINING_MEMORY if torch.is_grad_enabled() else MEMORY)
+        return memory or self.memory or (TRAINING_MEMORY if torch.is_grad_enabled() else self.block_memory)
 
     def check_sides(self, queries: Prepared, gallery: Prepared) -> None:
         """An error when a side holds no local tokens, or a set no sentence."""

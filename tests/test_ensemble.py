@@ -109,6 +109,7 @@ def test_it_is_evaluated_like_a_matcher_and_marked_with_a_star(rows):
 def test_what_an_average_cannot_do_is_one_sentence(tmp_path: Path):
     ensemble = Ensemble({"sgr": member("sgr"), "saf": member("saf", 1)}, name="both", source="runs/both")
     for call in (lambda: ensemble.index("photos", tmp_path / "x.xr"), lambda: ensemble.encode_query("a dog"),
+                 lambda: ensemble.image, lambda: ensemble.text, lambda: ensemble.head,
                  lambda: xr.Gallery.build(ensemble, tmp_path, tmp_path / "x.xr")):  # fmt: skip
         with pytest.raises(XRetrieveError, match="take one member, for example runs/both/members/sgr"):
             call()

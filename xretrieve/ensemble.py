@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import torch
 from torch import Tensor, nn
 
+from xretrieve.backbones.base import Backbone
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.heads.base import Head
 from xretrieve.heads.tshsr import fuse_logits
@@ -192,6 +193,16 @@ class Ensemble(nn.Module):
 
     @property
     def head(self) -> Head:
+        """Refused: each member has its own."""
+        self._refuse()
+
+    @property
+    def image(self) -> Backbone:
+        """Refused: each member has its own."""
+        self._refuse()
+
+    @property
+    def text(self) -> Backbone:
         """Refused: each member has its own."""
         self._refuse()
 

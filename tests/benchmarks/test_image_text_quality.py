@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,22 @@ from benchmarks.quality import image_text as ablation
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation import Report, compare
 from xretrieve.evaluation.bootstrap import paired
-from xretrieve.training.recipe import Recipe
+from xretrieve.training.recipe import LossConfig, Recipe, StageConfig
 from xretrieve.training.recipes import load_recipe
 from xretrieve.training.run import preflight
 
+COARSE = LossConfig("infonce", {"temperature": 0.05})
 TINY = [
     "dataset.options={train: 12, val: 6, test: 8, size: 48}", "image.options.size=48", "text.options.word_dim=8",
-    "text.options.dim=16", "head.options.dim=16", "head.options.sim_dim=8", "stages.0.epochs=1",
-    "stages.0.batch_size=6", "stages.0.eval_every=1", "stages.0.warmup_epochs=0", "stages.0.captions_per_image=1",
+    "text.options.dim=16", "head.options={dim: 16, sim_dim: 8, train_on: logit, levels: 3}", "start=null",
 ]  # fmt: skip
 
 
 @pytest.fixture
 def base() -> Recipe:
     recipe = load_recipe("image_text/scenes-tshsr", TINY)
-    recipe.stages = recipe.stages[:1]
+    loss = LossConfig("infonce", {"temperature": 1.0})
+    recipe.stages = [StageConfig(loss, 1, COARSE, batch_size=6, batching="images", lr=0.003)]
     return recipe
 
 
@@ -42,7 +44,16 @@ def test_a_row_changes_what_it_says_and_nothing_else(base: Recipe) -> None:
     changed = {k: v for k, v in rows["sgr-i2t"].head.options.items() if base.head.options.get(k) != v}
     assert changed == {"streams": "i2t", "context": "none"}
     assert rows["scan-i2t"].head.name == "scan" and rows["scan-i2t"].head.options["stream"] == "i2t"
-    assert rows["dual"].stages[0].loss == base.stages[0].coarse_loss and rows["dual"].stages[0].coarse_loss is None
+    assert rows["dual"].stages[0].loss == COARSE and rows["dual"].stages[0].coarse_loss is None
+
+
+def test_a_stage_of_coarse_vectors_alone_stays_one_and_a_dual_encoder_trains_in_it(base: Recipe) -> None:
+    base.stages.insert(0, StageConfig(None, 1, COARSE, batch_size=6))
+    base.stages[1] = replace(base.stages[1], group=3)
+    rows = {name: ablation.row_recipe(ablation.BY_NAME[name], base, 0).stages for name in ("dual", "scan-t2i", "saf")}
+    assert [stage.loss for stage in rows["dual"]] == [COARSE, COARSE] and rows["dual"][1].group == 0
+    assert [stage.loss for stage in rows["scan-t2i"]] == [None, COARSE] and rows["scan-t2i"][1].group == 3
+    assert rows["saf"] == base.stages
 
 
 def test_cosine_heads_keep_the_hinge_and_take_no_temperature_of_logits() -> None:

@@ -23,6 +23,7 @@ from xretrieve.training.trainee import Trainee
 
 SGR = HeadConfig("sgr", {"dim": 16, "sim_dim": 8, "dropout": 0.0, "train_on": "logit"})
 NCE = LossConfig("infonce")
+NARROW = {"head.options.dim": 24, "head.options.sim_dim": 24, "text.options.dim": 24, "text.options.word_dim": 8}
 
 
 def sampler(group: int, pool: int, captions_per_image: int = 1) -> GroupSampler:
@@ -104,7 +105,8 @@ def staged(make_recipe: Callable[..., Recipe]) -> Recipe:
     """Coarse vectors alone, then groups of 4 out of pools of 32."""
     recipe = make_recipe(loss=None, coarse_loss=NCE, epochs=1)
     recipe.head = SGR
-    recipe.stages.append(StageConfig(NCE, 2, name="pairs", batch_size=16, lr=0.01, coarse_loss=NCE, group=4, group_pool=32))
+    how = {"name": "pairs", "batch_size": 16, "lr": 0.01, "coarse_loss": NCE, "group": 4, "group_pool": 32}
+    recipe.stages.append(StageConfig(NCE, 2, **how))
     return recipe
 
 
@@ -151,7 +153,7 @@ def test_a_run_starts_from_the_weights_of_another(staged: Recipe, tmp_path: Path
     ("change", "said"),
     [
         ({"text.options.min_count": 28}, "another vocabulary"),
-        ({"head.options.dim": 24, "head.options.sim_dim": 24, "text.options.dim": 24, "text.options.word_dim": 8}, "widths"),
+        (NARROW, "widths"),
         ({"start": "nowhere"}, "nowhere"),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 
 from tests.heads.set_cases import images, make, sentences
 from xretrieve.errors import XRetrieveError
-from xretrieve.heads.bound import best, bounded_top_k, rank_counts, rank_rounds, top_k
+from xretrieve.heads.bound import best, bounded_top_k, rank_counts, rank_rounds, top_k, top_k_mean
 from xretrieve.heads.scoring import score_matrix
 from xretrieve.tokens import Tokens
 
@@ -66,11 +66,29 @@ def test_equal_images_are_listed_by_their_place_and_counted_as_ties():
     assert (counts.equal <= 2).all() and (counts.greater + counts.equal >= near.sum(1) - 1).all()
 
 
+@pytest.mark.parametrize("k", [1, 4, 60])
+@torch.no_grad()
+def test_the_best_of_an_ensemble_are_those_of_the_mean_scores(k):
+    members = [(head, *sides(head)) for head in (make("hmrn-t2i"), make("hmrn-i2t"))]
+    mean = torch.stack([score_matrix(*member) for member in members]).mean(0)
+    scores, rows = best(mean, None, k)
+    found = top_k_mean(members, k, chunk=4)
+    torch.testing.assert_close(found.scores, scores, atol=2e-6, rtol=0)
+    assert torch.equal(found.rows, rows)
+    cheap, width = (torch.stack(parts).mean(0) for parts in zip(*(m[0].cheap(*m[1:]) for m in members), strict=True))
+    plain = bounded_top_k(cheap, width, lambda sets, images, theta: mean[sets[:, None], images], k, chunk=4)
+    assert torch.equal(plain.rows, rows)
+    assert found.share == plain.share == 1 if k == 60 else found.share < plain.share < 1  # the second is asked less
+    with pytest.raises(XRetrieveError, match="'drilldown' has no bounds"):
+        drilldown = make("drilldown")
+        top_k_mean([(drilldown, *sides(drilldown))], 1)
+
+
 def made_up(cheap, width, reason):
     """The scores `cheap + width * reason`, and a function that gives them and notes what it was asked."""
     scores, asked = cheap + width[:, None] * reason, []
 
-    def finish(sets, rows):
+    def finish(sets, rows, theta):
         asked.append((sets.repeat_interleave(rows.shape[1]), rows.flatten()))
         return scores[sets[:, None], rows]
 

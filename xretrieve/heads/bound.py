@@ -17,7 +17,7 @@ matrix products had other shapes. :data:`SLACK` is far above that, and widens th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,7 +33,8 @@ from xretrieve.tokens import Prepared
 SLACK = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 CHUNK = 16  # images that are scored between two looks at theta, until a quarter of those seen is more
 
-Finish = Callable[[Tensor, Tensor], Tensor]  # (sets (A,), images (A,C)) -> their full scores (A,C)
+# (sets (A,), images (A,C), theta (A,)) -> full scores (A,C), float32; anything below theta where that is certain
+Finish = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class TopK(NamedTuple):
@@ -80,10 +81,55 @@ def top_k(
     with precision(gallery.device.type, dtype):
         cheap, width = head.cheap(queries, gallery, memory)
 
-    def finish(sets: Tensor, rows: Tensor) -> Tensor:
+    def finish(sets: Tensor, rows: Tensor, theta: Tensor) -> Tensor:
         return score_pairs(head, queries[sets], gallery, rows, memory, dtype)
 
     return bounded_top_k(cheap, width, finish, k, _slack(gallery, dtype), chunk)
+
+
+def top_k_mean(
+    members: Sequence[tuple[Head, Prepared, Prepared]], k: int, memory: int | None = None,
+    dtype: torch.dtype | None = None, chunk: int = CHUNK,
+) -> TopK:  # fmt: skip
+    """:func:`top_k` of an ensemble: the mean of the members' scores, the published two directions of HMRN for example.
+
+    Args:
+        members: heads that have bounds (HMRN), each with its own M sets and N images.
+        k, memory, dtype, chunk: as in :func:`top_k`.
+
+    ``c`` is the mean of the members' and so is ``l``. A member is not asked for an image that the members before it
+    have ruled out: of two, the second sees a band of half the width. ``share`` counts every member's scores.
+    """
+    if k < 1:
+        raise XRetrieveError(f"top_k: k must be at least 1, got {k}")
+    for head, _, _ in members:
+        if not _bounded(head):
+            raise XRetrieveError(f"top_k_mean: head {head.name!r} has no bounds; average its scores and sort them")
+    with precision(members[0][2].device.type, dtype):
+        bounds = [head.cheap(queries, gallery, memory) for head, queries, gallery in members]
+    slack, asked = _slack(members[0][2], dtype), 0
+
+    def finish(sets: Tensor, rows: Tensor, theta: Tensor) -> Tensor:
+        nonlocal asked
+        least = torch.stack([cheap[sets[:, None], rows] for cheap, _ in bounds]).sum(0)  # of the sum of the scores
+        room = torch.stack([width[sets] for _, width in bounds]).sum(0)[:, None]
+        for (head, queries, gallery), (cheap, width) in zip(members, bounds, strict=True):
+            open_ = least + room + len(members) * slack >= len(members) * theta[:, None]  # (A,C)
+            count = int(open_.sum(1).max())
+            if not count:
+                break
+            place = open_.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
+            own = rows.gather(1, place)
+            full = score_pairs(head, queries[sets], gallery, own, memory, dtype)
+            least = least.scatter_add(1, place, full - cheap[sets[:, None], own])
+            room = room.expand(rows.shape).scatter_add(1, place, -width[sets, None].expand(place.shape))
+            asked += own.numel()
+        # what was ruled out on the way keeps its upper bound, which lies below theta
+        return (least + room) / len(members)
+
+    cheap, width = (torch.stack(parts).mean(0) for parts in zip(*bounds, strict=True))
+    found = bounded_top_k(cheap, width, finish, k, slack, chunk)
+    return TopK(found.scores, found.rows, asked / max(1, len(members) * cheap.numel()))
 
 
 def bounded_top_k(
@@ -111,7 +157,7 @@ def bounded_top_k(
         wanted = most[active, start:stop] >= scores[active, -1:]  # a prefix: `most` falls
         stop = start + int(wanted.sum(1).max())  # no set needs more than this
         tried = order[active, start:stop]  # (A,C)
-        full = finish(active, tried).float()
+        full = finish(active, tried, scores[active, -1]).float()
         done += tried.numel()
         scores[active], rows[active] = best(
             torch.cat([scores[active], full], 1), torch.cat([rows[active], tried], 1), k

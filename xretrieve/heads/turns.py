@@ -98,7 +98,7 @@ class Turns:
             return TopK(*best(scores[None], None, min(k, len(self.gallery))), 1.0)
         said = self.set
 
-        def finish(sets: Tensor, rows: Tensor) -> Tensor:
+        def finish(sets: Tensor, rows: Tensor, theta: Tensor) -> Tensor:
             return score_pairs(self.head, said, self.gallery, rows, self.memory, self.dtype)
 
         slack = SLACK[self.dtype or torch.float32]

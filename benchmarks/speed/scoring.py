@@ -1,0 +1,162 @@
+"""The scoring engine against a straightforward loop over captions, at the published sizes.
+
+    python benchmarks/speed/scoring.py [--images 200] [--captions 1000] [--loop-captions 50] [--heads scan sgr ...]
+        [--threads 1] [--runs 3] [--dim 1024] [--sim-dim 256] [--regions 36]
+
+The loop (scoring_loop.py) walks captions one at a time against all images, as the published code does, in float32; it
+runs on the first --loop-captions captions and its seconds are scaled. Equal scores are asserted on those. Every cell
+runs in a process of its own: CPU seconds are the median of --runs runs, memory is the peak of that process above what
+it held before scoring. The last line compares TSHSR with the loops of SGR t2i and SGR i2t together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a file, it finds its neighbour too
+
+from benchmarks.speed.scoring_loop import loop  # noqa: E402
+from xretrieve.heads import create_head  # noqa: E402
+from xretrieve.heads.local import LocalHead  # noqa: E402
+from xretrieve.heads.scoring import score_matrix  # noqa: E402
+from xretrieve.tokens import Prepared, Tokens  # noqa: E402
+from xretrieve.version import __version__  # noqa: E402
+
+HEADS: dict[str, tuple[str, dict[str, Any]]] = {
+    "scan": ("scan", {}), "saf": ("saf", {}), "sgr": ("sgr", {}), "sgr-i2t": ("sgr", {"stream": "i2t"}),
+    "tshsr": ("tshsr", {}),
+}  # fmt: skip
+TOLERANCE = 1e-5  # of probabilities (SCAN: of its raw scores), float32
+
+
+def make(name: str, a: argparse.Namespace) -> tuple[LocalHead, Prepared, Prepared]:
+    """A random head, captions of the lengths of Flickr30K's, and images, prepared."""
+    kind, options = HEADS[name]
+    torch.manual_seed(0)
+    sizes = {"dim": a.dim} if kind == "scan" else {"dim": a.dim, "sim_dim": a.sim_dim, "dropout": 0.0}
+    head = create_head(kind, image_dim=a.dim, text_dim=a.dim, image_project=False, **sizes, **options).eval()
+    # words with the start and end tokens: log-normal, mean about 15, a tail of long ones
+    lengths = (2 + torch.exp(2.437 + 0.4 * torch.randn(a.captions)).round().clamp(3, 60)).long()
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    texts = Tokens.from_local(torch.randn(*mask.shape, a.dim), mask)
+    images = Tokens.from_local(torch.randn(a.images, a.regions, a.dim))
+    return head, head.prepare_queries(texts), head.prepare_gallery(images)
+
+
+def median(work: Callable[[], torch.Tensor], runs: int) -> tuple[torch.Tensor, float, float]:
+    """The result, the median CPU seconds, and the peak memory in MB above the start."""
+    before, seconds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
+    for _ in range(runs):
+        start = time.process_time()
+        found = work()
+        seconds.append(time.process_time() - start)
+    return found, statistics.median(seconds), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+@torch.no_grad()
+def cell(name: str, how: str, a: argparse.Namespace) -> dict[str, float]:
+    """One head, by the ``loop`` or by the engine in ``float32`` or ``bfloat16``."""
+    torch.set_num_threads(a.threads)
+    head, queries, gallery = make(name, a)
+    few = min(a.loop_captions, a.captions)
+    if how == "loop":
+        lengths = queries.mask[:few].sum(1).tolist()
+        _, cpu, mb = median(lambda: loop(head, gallery.local, queries.local[:few], lengths), a.runs)
+        # scaled by words: the first captions may be longer or shorter than the rest
+        return {"cpu": cpu * float(queries.mask.sum()) / sum(lengths), "mb": mb}
+    dtype = getattr(torch, how)
+    score_matrix(head, queries[:2], gallery[:2], dtype=dtype)  # what is set up once is not measured
+    scores, cpu, mb = median(lambda: score_matrix(head, queries, gallery, dtype=dtype), a.runs)
+    slow = loop(head, gallery.local, queries.local[:few], queries.mask[:few].sum(1).tolist())
+    pair = (scores[:few], slow) if head.name == "scan" else (scores[:few].sigmoid(), slow.sigmoid())
+    apart = float((pair[0] - pair[1]).abs().max())
+    if how == "float32" and not apart <= TOLERANCE:
+        raise SystemExit(f"{name}: the engine and the loop differ by {apart:.1e}")
+    return {"cpu": cpu, "mb": mb, "apart": apart}
+
+
+@torch.no_grad()
+def peak(dtype: torch.dtype, threads: int, side: int = 2048) -> float:
+    """Multiply-adds per CPU second of a large matrix product: the median of five."""
+    torch.set_num_threads(threads)
+    x = torch.randn(side, side).to(dtype)
+    x @ x
+    return side**3 / median(lambda: x @ x, 5)[1]
+
+
+def multiply_adds(name: str, words: float, a: argparse.Namespace) -> float:
+    """Of one pair with every exact saving (specification of the family): products alone, a mean caption."""
+    r, d, s = a.regions, a.dim, a.sim_dim
+    if name == "scan":
+        return r * words * d + r * r * words
+    total = r * words * d + d * s
+    for stream in {"sgr": ["t2i"], "saf": ["t2i"], "sgr-i2t": ["i2t"], "tshsr": ["t2i", "i2t"]}[name]:
+        q = words if stream == "t2i" else r
+        n = 1 + q
+        total += r * words * d + q * d * s
+        if name == "saf":
+            continue
+        total += 2 * (2 * n * s * s + 2 * n * n * s) + 2 * s * s + 2 * n * s
+        if name == "tshsr":
+            total += 2 * n * s * s + s * s + sum((2 * m * s * s + 3 * n * m * s) for m in (4, 2, 1))
+    return total
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Measure every cell and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for key, value in (("images", 200), ("captions", 1000), ("loop-captions", 50), ("threads", 1), ("runs", 3),
+                       ("dim", 1024), ("sim-dim", 256), ("regions", 36)):  # fmt: skip
+        parser.add_argument(f"--{key}", type=int, default=value)
+    parser.add_argument("--heads", nargs="+", choices=list(HEADS), default=list(HEADS))
+    parser.add_argument("--cell", nargs=2, help=argparse.SUPPRESS)
+    a = parser.parse_args(arguments)
+    if a.cell:
+        print(json.dumps(cell(*a.cell, a)))
+        return {}
+    keep = [f"--{k.replace('_', '-')}={v}" for k, v in vars(a).items() if k not in ("heads", "cell")]
+    found: dict[str, Any] = {"peak": {t: peak(getattr(torch, t), a.threads) for t in ("float32", "bfloat16")}}
+    print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {a.threads} threads; "
+          f"Python {platform.python_version()}, torch {torch.__version__}, xretrieve {__version__}")  # fmt: skip
+    print(f"{a.images} images x {a.captions} captions, {a.regions} regions, D {a.dim}, S {a.sim_dim}; loop on "
+          f"{min(a.loop_captions, a.captions)} captions, scaled; matrix product peak float32 / bfloat16 "
+          f"{found['peak']['float32'] / 1e9:.0f} / {found['peak']['bfloat16'] / 1e9:.0f} G multiply-adds a CPU s"
+          )  # fmt: skip
+    print(f"{'head':9}{'way':10}{'CPU s':>9}{'us/pair':>9}{'of loop':>9}{'of peak':>9}{'peak MB':>9}{'differs':>10}")
+    words = float(make("scan", a)[1].mask.sum()) / a.captions
+    for name in a.heads:
+        for how in ("loop", "float32", "bfloat16"):
+            line = [sys.executable, __file__, "--cell", name, how, *keep]
+            done = subprocess.run(line, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(done.stderr.strip()[-2000:])
+            one = found[f"{name} {how}"] = json.loads(done.stdout.splitlines()[-1])
+            pairs, share = a.images * a.captions, ""
+            if how != "loop":
+                share = f"{multiply_adds(name, words, a) * pairs / one['cpu'] / found['peak'][how]:.2f}"
+            print(f"{name:9}{how:10}{one['cpu']:9.2f}{1e6 * one['cpu'] / pairs:9.1f}"
+                  f"{one['cpu'] / found[f'{name} loop']['cpu']:9.3f}{share:>9}{one['mb']:9.0f}"
+                  f"{one.get('apart', 0.0):10.1e}", flush=True)  # fmt: skip
+    if {"sgr", "sgr-i2t", "tshsr"} <= set(a.heads):
+        both = found["sgr loop"]["cpu"] + found["sgr-i2t loop"]["cpu"]
+        found["streams"] = {how: found[f"tshsr {how}"]["cpu"] / both for how in ("float32", "bfloat16")}
+        print(f"TSHSR over the loops of SGR t2i and i2t together: float32 {found['streams']['float32']:.2f}, "
+              f"bfloat16 {found['streams']['bfloat16']:.2f}")  # fmt: skip
+    return found
+
+
+if __name__ == "__main__":
+    main()

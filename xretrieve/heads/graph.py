@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Size, Tensor
 
-from xretrieve.heads.attention import LOW
 from xretrieve.heads.precise import (
     Weight,
     add_product,
@@ -28,7 +27,7 @@ from xretrieve.heads.precise import (
     unit_gradient,
     weight_gradient,
 )
-from xretrieve.heads.products import linear
+from xretrieve.heads.products import linear, short_softmax
 
 
 class StepWeights(NamedTuple):
@@ -237,9 +236,9 @@ def _affine_gradient(to: dict[str, Tensor], name: str, grad: Tensor, x: Tensor, 
 def _softmax(logits: Tensor, mask: Tensor | None = None, pairs: Size | None = None) -> Tensor:
     """Over the last axis in float32, in the precision of the products afterwards. mask (g,1,M,1,n)."""
     wide = full(logits)
-    if mask is not None:
-        wide = wide.unflatten(0, pairs).masked_fill(~mask, LOW).flatten(0, 2)
-    return wide.softmax(-1).to(logits.dtype)
+    if mask is None:
+        return short_softmax(wide).to(logits.dtype)
+    return short_softmax(wide.unflatten(0, pairs), mask).flatten(0, 2).to(logits.dtype)
 
 
 def _softmax_gradient(made: Tensor, grad: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads import reasoning
-from xretrieve.heads.attention import LOW, affinities
+from xretrieve.heads.attention import LOW, affinities, gram_matrix
 from xretrieve.heads.base import l2, set_learning
 from xretrieve.heads.local import Trace, check_stream
 from xretrieve.heads.multi import MultiQueryHead, Rows, Stats, Take, hold_last, unchanged
@@ -173,12 +173,12 @@ class HMRN(MultiQueryHead):
         score = self.alpha * found["local"] + self.gamma * found["global"]
         width = self.beta * self._weights(texts, last)[:, None, :, -count:]  # (g,1,M,T or 1)
         if self.beta and not cheap:
-            scales, logits = reasoning.region_scales(dots, self.temperatures["t2i"]), []
+            scales, gram = self._reasoning_inputs(dots, images)
+            logits = []
             for place, turn in enumerate(range(last - count + 1, last + 1)):
                 own: Trace = None if trace is None else {}
-                node = reasoning.reason(
-                    dots, scales, turn, images, sentences, texts.mask, prefix[:, :, place], folded, own
-                )
+                said = Items(sentences, texts.mask, prefix[:, :, place], {})
+                node = reasoning.reason(dots, scales, turn, said, images, gram, folded, own)  # (g,N,M,S)
                 logits.append(self.sim_w(node).squeeze(-1).float())  # (g,N,M)
                 if trace is not None and own is not None:
                     own |= {"vec": node, "logit": logits[-1]}
@@ -198,11 +198,14 @@ class HMRN(MultiQueryHead):
             "global": _sets_first(self.global_rounds(texts.pooled[:, :, None], images), 0),
         }
         if self.beta:
-            scales = reasoning.region_scales(dots, self.temperatures["t2i"])
-            last = dots.shape[-1]
-            node = reasoning.reason(dots, scales, last, images, texts.local, texts.mask, texts.pooled, folded)
+            scales, gram = self._reasoning_inputs(dots, images)
+            node = reasoning.reason(dots, scales, dots.shape[-1], texts, images, gram, folded)
             made["reason"] = _sets_first(torch.sigmoid(self.sim_w(node).float()), 0)
         return made
+
+    def _reasoning_inputs(self, dots: Tensor, images: Items) -> tuple[Tensor, Tensor]:
+        gram = gram_matrix(images.local.flatten(0, 1)).unflatten(0, images.local.shape[:2])  # (g,N,R,R)
+        return reasoning.region_scales(dots, self.temperatures["t2i"]), gram
 
     def dots(self, sentences: Tensor, images: Items) -> Tensor:
         """LeakyReLU of the dots of all regions and sentences, one product: (g,M,T,D) -> (g,N,R,M,T) float32."""
@@ -224,9 +227,8 @@ class HMRN(MultiQueryHead):
     def pair_bytes(self, sentences: int, regions: int) -> int:
         """Bytes of working arrays per pair, measured; the widest round's nodes and their products rule."""
         wide, nodes = max(self.dim, self.config["sim_dim"]), sentences + 1
-        if torch.is_grad_enabled():
-            return 4 * (24 * nodes * wide + 12 * regions * sentences)
-        return 4 * (5 * nodes * wide + 6 * regions * sentences)
+        arrays, narrow = (4 + 5 * self.config["steps"], 12) if torch.is_grad_enabled() else (5, 6)
+        return 4 * (arrays * nodes * wide + narrow * regions * sentences)
 
     def run(
         self, queries: Prepared, gallery: Prepared, memory: int | None = None, folded: Any = None, **options: Any
@@ -302,7 +304,9 @@ class HMRN(MultiQueryHead):
         found["weights"] = torch.stack([torch.full_like(weights, self.alpha), self.beta * weights,
                                         torch.full_like(weights, self.gamma)], 1)  # fmt: skip
         if self.beta:
-            found["nodes"] = trace[f"round{last}/edges{steps}"][0, :, :, 0].transpose(0, 1)
+            x = trace[f"round{last}/" + (f"step{steps - 1}" if steps > 1 else "nodes")]  # before the last step
+            real = nn.functional.pad(sets.mask, (1, 0), value=True)[None, None]
+            found["nodes"] = reasoning.read_weights(x, real, self.fold().steps[-1])[0].transpose(0, 1)
         return found
 
     def training_levels(self, sets: Prepared, gallery: Prepared) -> dict[str, Tensor]:

@@ -66,7 +66,7 @@ class _Compare(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         share, context, query, made, length = ctx.saved_tensors
         weight, dtype, q = ctx.layer.weight.to(context.dtype), context.dtype, length.shape[2]
-        lead = made.shape[2] - q
+        lead, grad = made.shape[2] - q, grad.contiguous()
         twice = 2 * weight.T.contiguous()  # (D,S); a square's gradient has a factor 2
         to_share = torch.empty_like(share) if ctx.needs_input_grad[0] else None
         to_context = torch.empty_like(context)

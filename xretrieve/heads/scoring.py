@@ -9,6 +9,7 @@ the same.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,8 +22,9 @@ from xretrieve.heads.base import Head
 from xretrieve.tokens import Prepared, Tokens
 
 MEMORY = 64 * 2**20  # bytes of a block's working arrays: on a CPU smaller blocks stay near its caches
-TRAINING_BLOCK = 128 * 2**20  # the same where gradients are wanted: larger blocks, fewer sums of weight gradients
-TRAINING_MEMORY = 2 * 2**30  # bytes of blocks that are kept for the backward pass
+TRAINING_BLOCK = 256 * 2**20  # the same where gradients are wanted: larger blocks, fewer sums of weight gradients
+TRAINING_MEMORY = 3 * 2**30  # bytes of blocks that are kept for the backward pass
+FEW = 8  # captions of a block at least, where so many are alike in length; then images are cut
 WASTE = 1.1  # padded over real tokens within a block
 
 
@@ -127,24 +129,25 @@ def score_blocks(
     by_row, row_lengths = _longest_first(queries)
     by_column, column_lengths = _longest_first(gallery)
     runner = _Runner(function, pair_bytes, memory)
-    most = max(1, runner.size // pair_bytes(int(row_lengths[0]), int(column_lengths[0])))  # pairs of the longest items
-    wide = len(gallery) if whole_rows else min(len(gallery), max(1, most // min(len(queries), 8)))
-    columns = [(0, wide)] if whole_rows else list(_cuts(column_lengths, lambda length: wide))
-    jobs = [
-        (rows, columns)
-        for rows in _cuts(
-            row_lengths, lambda length: max(1, runner.size // (pair_bytes(length, int(column_lengths[0])) * wide))
-        )
-    ]
-    alone = len(jobs) * len(columns) == 1
-    texts = _cast(queries if by_row is None else queries[by_row])
+    longest = int(column_lengths[0])
+
+    def pairs(length: int) -> int:
+        return max(1, runner.size // pair_bytes(length, longest))
+
+    def rows(length: int) -> int:
+        few = 1 if whole_rows else min(FEW, pairs(length))
+        return max(few, pairs(length) // len(gallery))
+
+    cuts = list(_cuts(row_lengths, rows))
+    texts = _split(_cast(queries if by_row is None else queries[by_row]), cuts)
     images = _cast(gallery if by_column is None else gallery[by_column])
     lines: list[dict[str, Tensor]] = []
-    for (start, stop), cuts in jobs:
-        text = Items.of(texts[start:stop])
-        parts = []
-        for left, right in cuts:
-            parts.append(runner(text, Items.of(images[left:right]), alone))
+    for (start, stop), text in zip(cuts, texts, strict=True):
+        wide = len(gallery) if whole_rows else max(1, pairs(int(row_lengths[start])) // (stop - start))
+        wide = math.ceil(len(gallery) / math.ceil(len(gallery) / wide))  # equal blocks
+        columns = [(0, len(gallery))] if whole_rows else list(_cuts(column_lengths, lambda _, wide=wide: wide))
+        alone, caption = len(cuts) * len(columns) == 1, Items.of(text)
+        parts = [runner(caption, Items.of(image), alone) for image in _split(images, columns)]
         lines.append(_join(parts, 2))
     joined = {name: values[0] for name, values in _join(lines, 1).items()}
     return {name: _restore(values, by_row, by_column) for name, values in joined.items()}
@@ -248,6 +251,16 @@ def _cast(items: Prepared) -> Prepared:
     if not torch.is_autocast_enabled(items.device.type):
         return items
     return Prepared(items.local.to(product_dtype(items.device)), items.mask, items.pooled, items.extra)
+
+
+def _split(items: Prepared, cuts: list[tuple[int, int]]) -> list[Prepared]:
+    """Consecutive blocks of items; the gradient is joined once, where slices would add up arrays of full size."""
+    if len(cuts) == 1:
+        return [items]
+    sizes = [stop - start for start, stop in cuts]
+    extra = {name: values.split(sizes) for name, values in items.extra.items()}
+    parts = zip(items.local.split(sizes), items.mask.split(sizes), items.pooled.split(sizes), strict=True)
+    return [Prepared(*part, {name: values[i] for name, values in extra.items()}) for i, part in enumerate(parts)]
 
 
 def _longest_first(items: Prepared) -> tuple[Tensor | None, Tensor]:

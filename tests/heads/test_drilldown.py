@@ -119,7 +119,7 @@ def test_training_lowers_the_loss_and_more_sentences_rank_better(mode):
         total.backward()
         assert all(p.grad is not None for p in head.parameters() if p.requires_grad)
         learns.step()
-        logged.append(float(total) - head.policy_weight * float(stats.get("loss_choice", 0)))
+        logged.append(float(total.detach()) - head.policy_weight * float(stats.get("loss_choice", 0)))
     assert sum(logged[-5:]) < 0.7 * sum(logged[:5])
     head.eval()
     regions, said = task(40, 1000)

@@ -100,6 +100,11 @@ def test_a_level_without_weight_learns_nothing_and_is_not_computed():
     assert "reason" not in made and not head.coarse
     learns = {name.split(".")[0] for name, p in head.named_parameters() if p.requires_grad}
     assert learns == {"image", "text"}
+    only = make("hmrn-t2i", alpha=0.0, beta=1.0)  # the reasoning reads both global vectors
+    total, _ = only.training_loss(*sides(only, (3, 3, 3)), InfoNCE(1 / 40, learnable=False))
+    total.backward()
+    assert all(p.grad is not None for p in only.parameters() if p.requires_grad)
+    assert only.v_global_w.embedding_local[0].weight.grad.any()
 
 
 def task(count: int, seed: int) -> tuple[Tokens, Tokens]:

@@ -80,10 +80,10 @@ class HMRN(MultiQueryHead):
         set_learning(self)
 
     def constants(self) -> list[nn.Parameter]:
-        """The parameters of a level that has no weight."""
+        """The parameters of levels that have no weight; the reasoning reads the global vectors too."""
         reasoning_parts = (self.sim_tranloc_w, self.sim_tranglo_w, self.ICR_module, self.sim_w)
         idle = [] if self.beta else list(reasoning_parts)
-        idle += [] if self.coarse else [self.v_global_w, self.t_global_w]
+        idle += [] if self.beta or self.coarse else [self.v_global_w, self.t_global_w]
         return [parameter for module in idle for parameter in module.parameters()]
 
     @property
@@ -243,7 +243,8 @@ class HMRN(MultiQueryHead):
     ) -> Any:
         """Scores after every round, (T,N,M) float32; with ``levels`` a dict that also has each level's own."""
         self.check_sides(queries, gallery)
-        beside = torch.cat([queries.local, self.prefixes(queries)], -1)  # (M,T,2D)
+        with torch.autocast(queries.device.type, enabled=False):
+            beside = torch.cat([queries.local, self.prefixes(queries)], -1)  # (M,T,2D)
         sets = Prepared(beside, queries.mask, queries.pooled)
         made = self.run(sets, gallery, memory, turns=queries.local.shape[1], levels=levels)
         made = {key: value.permute(2, 1, 0).contiguous() for key, value in made.items()}  # (T,N,M)

@@ -1,12 +1,13 @@
 """The scoring engine against a straightforward loop over captions, at the published sizes.
 
-    python benchmarks/speed/scoring.py [--images 200] [--captions 1000] [--loop-captions 50] [--heads scan sgr ...]
-        [--threads 1] [--runs 3] [--dim 1024] [--sim-dim 256] [--regions 36]
+    python benchmarks/speed/scoring.py [--images 200] [--captions 1000] [--loop-captions 1000] [--heads scan sgr ...]
+        [--threads 1] [--runs 3] [--loop-runs 1] [--dim 1024] [--sim-dim 256] [--regions 36]
 
-The loop (scoring_loop.py) walks captions one at a time against all images, as the published code does, in float32; it
-runs on the first --loop-captions captions and its seconds are scaled. Equal scores are asserted on those. Every cell
-runs in a process of its own: CPU seconds are the median of --runs runs, memory is the peak of that process above what
-it held before scoring. The last line compares TSHSR with the loops of SGR t2i and SGR i2t together.
+The loop (scoring_loop.py) walks captions one at a time against all images, as the published code does, in float32. All
+captions take it about ten minutes; with fewer --loop-captions its seconds are scaled by the words, and the table says
+so. Equal scores are asserted. Every cell runs in a process of its own: CPU seconds are the median of --runs runs (of
+the loop: --loop-runs), memory is the peak of that process above what it held before scoring. TSHSR's loop is that of
+its own two streams; the last line compares it with the loops of SGR t2i and SGR i2t together.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a file, i
 from benchmarks.speed.scoring_loop import loop  # noqa: E402
 from xretrieve.heads import create_head  # noqa: E402
 from xretrieve.heads.local import LocalHead  # noqa: E402
+from xretrieve.heads.products import linear  # noqa: E402
 from xretrieve.heads.scoring import score_matrix  # noqa: E402
 from xretrieve.tokens import Prepared, Tokens  # noqa: E402
 from xretrieve.version import __version__  # noqa: E402
@@ -40,6 +42,7 @@ HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "scan": ("scan", {}), "saf": ("saf", {}), "sgr": ("sgr", {}), "sgr-i2t": ("sgr", {"stream": "i2t"}),
     "tshsr": ("tshsr", {}),
 }  # fmt: skip
+ASSERTED = 50  # captions whose scores must equal the loop's
 TOLERANCE = 1e-5  # of probabilities (SCAN: of its raw scores), float32
 
 
@@ -87,12 +90,13 @@ def cell(name: str, how: str, a: argparse.Namespace) -> dict[str, float]:
     few = min(a.loop_captions, a.captions)
     if how == "loop":
         lengths = queries.mask[:few].sum(1).tolist()
-        _, cpu, mb = median(lambda: loop(head, gallery.local, queries.local[:few], lengths), a.runs)
+        _, cpu, mb = median(lambda: loop(head, gallery.local, queries.local[:few], lengths), a.loop_runs)
         # scaled by words: the first captions may be longer or shorter than the rest
         return {"cpu": cpu * float(queries.mask.sum()) / sum(lengths), "mb": mb}
     dtype = getattr(torch, how)
     score_matrix(head, queries[:2], gallery[:2], dtype=dtype)  # what is set up once is not measured
     scores, cpu, mb = median(lambda: score_matrix(head, queries, gallery, dtype=dtype), a.runs)
+    few = min(few, ASSERTED)
     slow = loop(head, gallery.local, queries.local[:few], queries.mask[:few].sum(1).tolist())
     pair = (scores[:few], slow) if head.name == "scan" else (scores[:few].sigmoid(), slow.sigmoid())
     apart = float((pair[0] - pair[1]).abs().max())
@@ -102,12 +106,17 @@ def cell(name: str, how: str, a: argparse.Namespace) -> dict[str, float]:
 
 
 @torch.no_grad()
-def peak(dtype: torch.dtype, threads: int, side: int = 2048) -> float:
-    """Multiply-adds per CPU second of a large matrix product: the fastest of ten (a shared machine only slows them)."""
+def peak(dtype: torch.dtype, threads: int, rows: int = 16384, inner: int = 1024, columns: int = 256) -> float:
+    """Multiply-adds per CPU second of a large matrix product, of the size the engine has most.
+
+    The fastest of ten runs of either way torch has (a shared machine only slows them): a matrix product goes to MKL,
+    which leaves half of some processors idle in float32, a 1x1 convolution to oneDNN (see
+    :mod:`xretrieve.heads.products`).
+    """
     torch.set_num_threads(threads)
-    x = torch.randn(side, side).to(dtype)
-    x @ x
-    return side**3 / min(median(lambda: x @ x, 1)[1] for _ in range(10))
+    x, weight = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
+    ways = (lambda: torch.nn.functional.linear(x, weight), lambda: linear(x, weight))
+    return rows * inner * columns / min(median(way, 1)[1] for way in ways * 10)
 
 
 def multiply_adds(name: str, words: float, a: argparse.Namespace) -> float:
@@ -131,8 +140,8 @@ def multiply_adds(name: str, words: float, a: argparse.Namespace) -> float:
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Measure every cell and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for key, value in (("images", 200), ("captions", 1000), ("loop-captions", 50), ("threads", 1), ("runs", 3),
-                       ("dim", 1024), ("sim-dim", 256), ("regions", 36)):  # fmt: skip
+    for key, value in (("images", 200), ("captions", 1000), ("loop-captions", 1000), ("threads", 1), ("runs", 3),
+                       ("loop-runs", 1), ("dim", 1024), ("sim-dim", 256), ("regions", 36)):  # fmt: skip
         parser.add_argument(f"--{key}", type=int, default=value)
     parser.add_argument("--heads", nargs="+", choices=list(HEADS), default=list(HEADS))
     parser.add_argument("--cell", nargs=2, help=argparse.SUPPRESS)
@@ -145,7 +154,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {a.threads} threads; "
           f"Python {platform.python_version()}, torch {torch.__version__}, xretrieve {__version__}")  # fmt: skip
     print(f"{a.images} images x {a.captions} captions, {a.regions} regions, D {a.dim}, S {a.sim_dim}; loop on "
-          f"{min(a.loop_captions, a.captions)} captions, scaled; matrix product peak float32 / bfloat16 "
+          f"{a.loop_captions if a.loop_captions < a.captions else 'all'} captions"
+          f"{', scaled' if a.loop_captions < a.captions else ''}; matrix product peak float32 / bfloat16 "
           f"{found['peak']['float32'] / 1e9:.0f} / {found['peak']['bfloat16'] / 1e9:.0f} G multiply-adds a CPU s"
           )  # fmt: skip
     print(f"{'head':9}{'way':10}{'CPU s':>9}{'us/pair':>9}{'of loop':>9}{'of peak':>9}{'peak MB':>9}{'differs':>10}")

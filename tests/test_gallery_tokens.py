@@ -364,27 +364,6 @@ def test_values_beyond_float16_set_the_picture_aside(sgr, photos, tmp_path, monk
     assert len(gallery) == COUNT - 1 and "4.png" in json.dumps(gallery.failed) and "4.png" not in gallery
 
 
-@pytest.mark.parametrize("head", ["hmrn", "drilldown"])
-def test_heads_over_query_sets_search_and_explain_their_sentences(head, sgr, dual, photos, tmp_path):
-    matcher = tiny_matcher(head, image=sgr.image)
-    own = matcher.head.coarse
-    gallery = Gallery.build(matcher, photos, tmp_path / "g.xr", coarse=None if own else dual)
-    assert gallery.info["coarse"]["by"] == ("head" if own else "matcher")
-    query = xr.MultiText(["a red dog", "yellow water", "a sledge"])
-    wanted = matcher.score(matcher.encode_query(query), matcher.encode_images([photos / i for i in gallery.ids]))[0]
-    check_ranked(gallery.search(query, k=COUNT, rerank="all"), dict(zip(gallery.ids, wanted.tolist(), strict=True)))
-    found, coarse = gallery.search(query, k=COUNT, rerank=4), gallery.search(query, k=COUNT, rerank=0)
-    assert set(found.ids[:4]) == set(coarse.ids[:4]) and found.ids[4:] == coarse.ids[4:]
-    told = found.explain(0)
-    assert [part["text"] for part in told["parts"]] == list(query) and "attention" not in told
-    alone = gallery.search(xr.Text("yellow water"), k=COUNT, rerank="all")
-    assert told["parts"][1]["score"] == pytest.approx(alone.scores[alone.ids.index(found.ids[0])], abs=1e-5)
-    like = gallery.search(xr.Image(photos / "2.png"), k=3)
-    assert "takes no query of a picture" in like.note and not like[0].exact
-    if own:
-        assert like.ids[0] == "2.png"
-
-
 def test_explanations_name_words_and_places(alone, riding):
     for gallery in (alone, riding):
         told = gallery.search("a zorilla runs near water", k=3).explain(1)

@@ -19,7 +19,7 @@ from xretrieve.gallery_filter import MetadataFilter
 from xretrieve.gallery_index import GalleryIndex
 from xretrieve.gallery_items import Item, Plan, make_plan
 from xretrieve.gallery_matchers import Matchers
-from xretrieve.gallery_search import Stages
+from xretrieve.gallery_search import Found, Stages, check_k
 from xretrieve.gallery_store import Store
 from xretrieve.query import Image, ImageText, MultiText, Query, Text
 from xretrieve.ranking import Hit, Ranking
@@ -28,6 +28,7 @@ from xretrieve.utils.files import content_hash
 if TYPE_CHECKING:
     from xretrieve.data.cache import FeatureCache
     from xretrieve.matcher import Matcher
+    from xretrieve.session import Session
 
 
 @dataclass
@@ -198,42 +199,59 @@ class Gallery:
                 `ImageText` (who asks for a change does not look for the same picture) and not for `Image`.
             rerank: for heads that score token by token, how many candidates of the coarse space the head scores: a
                 number, 0 (coarse order only) or ``"all"`` (the exact scan of every picture). None: 100 where there is
-                a trained coarse space, else all. Further hits follow in coarse order (``hit.exact`` is false). For
-                other heads the vectors are the scores, and there is nothing to rerank.
+                a trained coarse space, else all; all too where the scan leaves out what cannot be among the hits
+                (HMRN without another coarse matcher). Further hits follow in coarse order (``hit.exact`` is false).
+                For other heads the vectors are the scores, and there is nothing to rerank.
         """
         query = Text(query) if isinstance(query, str) else query
         if not isinstance(query, (Text, MultiText, Image, ImageText)):
             raise XRetrieveError(f"not a query: {query!r}; use Text, MultiText, Image or ImageText")
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise XRetrieveError(f"k is {k!r}; ask for at least 1 result")
+        check_k(k)
         if not len(self):
             raise XRetrieveError(f"{self.path} is empty; add pictures to it first")
         allowed, notes = self._allowed(
             query, where, isinstance(query, ImageText) if drop_reference is None else drop_reference
         )
-        many = len(self) if allowed is None else len(allowed)
-        if k > many:
-            notes.append(
-                f"all {many} shown: fewer than the {k} asked for"
-                if many
-                else f"nothing in the gallery matches where={where}"
-            )
         found = Stages(self._store, self._index, self._matchers).find(query, k, allowed, rerank)
-        notes += [found.note] if found.note else []
+        many = len(self) if allowed is None else len(allowed)
+        if not many:
+            notes.append(f"nothing in the gallery matches where={where}")
+        return self._ranking(found, query, k, many, notes)
+
+    def session(self, combine: str = "", where: dict[str, Any] | None = None) -> Session:
+        """Search for one picture with sentence after sentence, each turn for the price of the new one.
+
+        Args:
+            combine, where: as in :class:`xretrieve.session.Session`.
+        """
+        from xretrieve.session import Session
+
+        return Session(self, combine, where)
+
+    def _ranking(self, found: Found, query: Query, k: int, many: int, notes: list[str], whole: bool = True) -> Ranking:
+        """What was found of ``many`` pictures, as a ranking; ``whole`` as in :func:`explain_hit`."""
+        if 0 < many < k:
+            notes = [*notes, f"all {many} shown: fewer than the {k} asked for"]
+        notes = [*notes, found.note] if found.note else notes
         hits = [
             self._hit(rank, row, score, rank <= found.exact)
             for rank, (row, score) in enumerate(zip(found.rows, found.scores, strict=True), 1)
         ]
-        return Ranking(hits, query, "; ".join(notes), lambda hit: self._explain(query, hit), self._store.has_tokens)
+        attends, share = self._store.has_tokens and whole, found.share
+        return Ranking(hits, query, "; ".join(notes), lambda hit: self._explain(query, hit, whole), attends, share)
+
+    def _where(self, where: dict[str, Any] | None) -> np.ndarray | None:
+        """Rows whose metadata fit, ascending; None where nothing is asked for."""
+        if not where:
+            return None
+        self._filter = self._filter or MetadataFilter(self._store.items)
+        return self._filter.rows(where)
 
     def _allowed(
         self, query: Query, where: dict[str, Any] | None, drop_reference: bool
     ) -> tuple[np.ndarray | None, list[str]]:
         """Rows that may be returned (None: all), and notes for the reader."""
-        rows = None
-        if where:
-            self._filter = self._filter or MetadataFilter(self._store.items)
-            rows = self._filter.rows(where)
+        rows = self._where(where)
         if not drop_reference or not isinstance(query, (Image, ImageText)) or not isinstance(query.image, Path):
             return rows, []
         digest = content_hash(query.image)
@@ -243,10 +261,10 @@ class Gallery:
         rows = np.setdiff1d(self._store.live() if rows is None else rows, same)
         return rows, [f"the query's own picture ({', '.join(self._item(row).id for row in same)}) is left out"]
 
-    def _explain(self, query: Query, hit: Hit) -> dict[str, Any]:
+    def _explain(self, query: Query, hit: Hit, whole: bool) -> dict[str, Any]:
         if hit.id not in self._store.rows:
             raise XRetrieveError(f"{hit.id!r} is no longer in {self.path}")
-        return explain_hit(self._store, self._matchers, query, self._store.rows[hit.id])
+        return explain_hit(self._store, self._matchers, query, self._store.rows[hit.id], whole)
 
     def _hit(self, rank: int, row: int, score: float, exact: bool) -> Hit:
         item = self._item(row)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from xretrieve.data.base import FeatureRow
 from xretrieve.errors import QueryKindError, XRetrieveError
 from xretrieve.explain.attention import attention_of
+from xretrieve.explain.sets import set_told
 from xretrieve.gallery_encode import to_numpy
 from xretrieve.gallery_matchers import Matchers
 from xretrieve.gallery_store import Store
+from xretrieve.heads.multi import MultiQueryHead
 from xretrieve.query import Image, ImageText, MultiText, Query, Text
 
 if TYPE_CHECKING:
@@ -19,31 +21,41 @@ if TYPE_CHECKING:
     from xretrieve.matcher import Matcher
 
 
-def explain_hit(store: Store, matchers: Matchers, query: Query, row: int) -> dict[str, Any]:
-    """The dict of :meth:`xretrieve.Ranking.explain`, less rank, id and score."""
+def explain_hit(store: Store, matchers: Matchers, query: Query, row: int, whole: bool = True) -> dict[str, Any]:
+    """The dict of :meth:`xretrieve.Ranking.explain`, less rank, id and score.
+
+    whole: False leaves out what the head sees in the query as a whole: another rule made one score of its parts'.
+    """
     if store.has_tokens:
         try:
-            return _exact(store, matchers.main, query, row)
+            return _exact(store, matchers.main, query, row, whole)
         except QueryKindError:
             if matchers.coarse_by == "none":
                 raise
     return {"parts": _coarse(store, matchers.coarse, query, row)}
 
 
-def _exact(store: Store, matcher: Matcher, query: Query, row: int) -> dict[str, Any]:
+def _exact(store: Store, matcher: Matcher, query: Query, row: int, whole: bool) -> dict[str, Any]:
     """Each text and picture of a query alone, scored by the head, and who looks where if it can tell."""
-    prepared = matcher.encode_query(query)
+    prepared = matcher.encode_query(query) if whole else None
     tokens = store.tokens([row]).to(matcher.device)
     image = matcher.head.restore_gallery(tokens.local, tokens.mask, tokens.pooled)
     parts = []
     for about, alone in _alone(query):
         with contextlib.suppress(QueryKindError):  # what only counts together with the rest has no score of its own
-            asked = prepared if alone == query else matcher.encode_query(alone)
+            asked = prepared if alone == query and prepared is not None else matcher.encode_query(alone)
             parts.append(about | {"score": float(matcher.score(asked, image)[0, 0])})
     told: dict[str, Any] = {"parts": parts}
-    if isinstance(query, Text) and hasattr(matcher.head, "attention"):
+    if not whole or not isinstance(query, (Text, MultiText)) or not hasattr(matcher.head, "attention"):
+        return told
+    where = place(store, matcher, row)
+    if isinstance(matcher.head, MultiQueryHead):
+        sentences = [part["text"] for part in parts]
+        each, more = set_told(matcher.head, prepared, image, sentences, where)
+        return {"parts": [part | one for part, one in zip(parts, each, strict=True)], **more}
+    if isinstance(query, Text):
         words = matcher.text.token_texts([query.text])[0]
-        told["attention"] = attention_of(matcher.head, prepared, image, words, place(store, matcher, row))
+        told["attention"] = attention_of(matcher.head, prepared, image, words, where)
     return told
 
 

@@ -1,7 +1,8 @@
 """The two stages of a search: the coarse vectors choose candidates, the head scores them exactly.
 
 A head whose vectors are its scores needs the first stage only. One that scores token by token takes its candidates from
-a coarse space; where there is none, it scores every picture.
+a coarse space; where there is none, it scores every picture. HMRN knows which pictures cannot be among the best, and
+finds the best of all.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from torch import Tensor
 
 from xretrieve.errors import QueryKindError, XRetrieveError
 from xretrieve.gallery_encode import to_numpy
+from xretrieve.gallery_images import StoredImages
 from xretrieve.gallery_index import GalleryIndex
 from xretrieve.gallery_matchers import Matchers
 from xretrieve.gallery_store import Store
 from xretrieve.heads.scoring import score_matrix, score_pairs
+from xretrieve.heads.turns import Turns
 from xretrieve.query import Query
 from xretrieve.tokens import Prepared
 
@@ -31,12 +34,14 @@ Rerank = int | str | None
 
 @dataclass
 class Found:
-    """Rows of a gallery, best first, and their scores; the head itself scored the first ``exact`` of them."""
+    """Rows of a gallery, best first, and their scores; the head itself scored the first ``exact`` of them, and of all
+    that could be found the ``share`` (None where vectors are the scores)."""
 
     rows: list[int]
     scores: list[float]
     exact: int
     note: str = ""
+    share: float | None = None
 
 
 class Stages:
@@ -71,17 +76,15 @@ class Stages:
                 note = f"{error}; so this is the order of the coarse vectors"
         if prepared is None:
             rows, scores = self._coarse(query, k, allowed)
-            return Found(rows, scores, 0, note)
+            return Found(rows, scores, 0, note, 0.0)
         if count is None or count >= total:
             every = self._store.live() if allowed is None else allowed
-            scored = self.scan(prepared, every)[0]
-            best = _order(scored)[:k]
-            return Found(every[best].tolist(), scored[best].tolist(), len(best))
+            return self.bounded(prepared, every, k) if self._bounds() else self._every(prepared, every, k)
         rows, scores = self._coarse(query, max(k, count), allowed, prepared)
         scored = self.rescore(prepared, np.array([rows[:count]], np.int64))[0]
         best = _order(scored)
         rows[:count], scores[:count] = np.array(rows)[best].tolist(), scored[best].tolist()
-        return Found(rows[:k], scores[:k], min(k, len(best)))
+        return Found(rows[:k], scores[:k], min(k, len(best)), share=len(best) / total)
 
     def how_many(self, rerank: Rerank) -> int | None:
         """Candidates to score exactly, None for every picture. What cannot be done is an error."""
@@ -93,15 +96,37 @@ class Stages:
             raise XRetrieveError(f"rerank is {rerank}; give 0 for the coarse order, or more candidates")
         if rerank == ALL or not self._store.has_tokens:
             return None
+        if rerank is None and (self._matchers.coarse_by == "none" or self._cheaper()):
+            return None
         if self._matchers.coarse_by != "none":
             return RERANKED if rerank is None else int(rerank)
-        if rerank is None:
-            return None
         raise XRetrieveError(
             f"rerank={rerank} needs a coarse space to take candidates from, and {self._store.folder} has none: leave "
             "rerank out (every picture is scored exactly), build the gallery again with a dual encoder as coarse "
             "(--coarse RUN), or train the matcher with a coarse loss"
         )
+
+    def _bounds(self) -> bool:
+        """Whether most pictures can be left out of a scan that stays exact (:mod:`xretrieve.heads.bound`)."""
+        return hasattr(self._matchers.main.head, "cheap")
+
+    def _cheaper(self) -> bool:
+        """Whether such a scan is what a search does by itself: nobody gave it another matcher to choose candidates, or
+        an approximate index."""
+        return self._matchers.coarse_by == "head" and self._index.name == "flat" and self._bounds()
+
+    def _every(self, prepared: Prepared, rows: np.ndarray, k: int) -> Found:
+        """The best ``k`` of some rows, all of them scored."""
+        scored = self.scan(prepared, rows)[0]
+        best = _order(scored)[:k]
+        return Found(rows[best].tolist(), scored[best].tolist(), len(best), share=1.0)
+
+    def bounded(self, prepared: Prepared, rows: np.ndarray, k: int) -> Found:
+        """The answer of scoring all, for one query of a head that has bounds; most rows are not scored in full."""
+        matcher = self._matchers.main
+        best = Turns(matcher.head, StoredImages(self._store, matcher, rows)).top_k_of(prepared, k)
+        found = rows[best.rows[0].cpu().numpy()].tolist()
+        return Found(found, best.scores[0].tolist(), len(found), share=best.share)
 
     @torch.inference_mode()
     def scan(self, queries: Prepared, rows: np.ndarray) -> np.ndarray:
@@ -147,6 +172,13 @@ class Stages:
         scores, rows = self._index.search(to_numpy(prepared.pooled), k, allowed)
         found = rows[0] >= 0
         return rows[0][found].tolist(), scores[0][found].tolist()
+
+
+def check_k(k: int) -> int:
+    """``k``, a whole number of at least 1."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise XRetrieveError(f"k is {k!r}; ask for at least 1 result")
+    return k
 
 
 def _order(scores: np.ndarray) -> np.ndarray:

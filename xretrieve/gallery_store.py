@@ -153,8 +153,11 @@ class Store:
         """Takes the tokens of pictures on their way to :meth:`change`; None where the gallery keeps none."""
         return TokenSpool(self.folder, self.info["tokens"]["pooled"]) if self.has_tokens else None
 
-    def tokens(self, rows: Sequence[int] | np.ndarray) -> Prepared:
-        """Local tokens, mask and the head's own vectors of some rows (at least one); float32 on the CPU, no extras."""
+    def tokens(self, rows: Sequence[int] | np.ndarray, local: bool = True) -> Prepared:
+        """Local tokens, mask and the head's own vectors of some rows (at least one); float32 on the CPU, no extras.
+
+        local: False leaves the tokens on the disk; theirs are then (N,L,0).
+        """
         rows = np.asarray(rows, dtype=np.int64)
         own = self.info["tokens"]["pooled"]
         pooled = None if own else torch.from_numpy(self.vectors(rows))
@@ -162,7 +165,7 @@ class Store:
         for part, tokens in zip(self.parts, self.token_parts, strict=True):
             here = np.flatnonzero((rows >= start) & (rows < start + len(part)))
             if tokens is not None and len(here):
-                found.append((here, *tokens.read(rows[here] - start)))
+                found.append((here, *tokens.read(rows[here] - start, local)))
                 if own:
                     values = torch.from_numpy(tokens.pooled[rows[here] - start])
                     pooled = values.new_empty(len(rows), values.shape[1]) if pooled is None else pooled

@@ -92,7 +92,7 @@ class TokenPart:
 
     def __init__(self, folder: Path, rows: int, dim: int, pooled: bool) -> None:
         try:
-            self.local, self.mask = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("local", "mask"))
+            self.local, self.mask = (np.load(folder / f"{name}.npy", mmap_mode="c") for name in ("local", "mask"))
             self.lengths = np.load(folder / "lengths.npy").astype(np.int64)
             self.pooled = np.load(folder / "pooled.npy", mmap_mode="r") if pooled else None
         except (OSError, ValueError) as error:
@@ -105,15 +105,26 @@ class TokenPart:
             )
         self.starts = np.cumsum(self.lengths) - self.lengths
 
-    def read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Local tokens (N,L,D) float32, 0 where padded, and their mask (N,L), of some rows of this part."""
+    def read(self, rows: np.ndarray, local: bool = True) -> tuple[Tensor, Tensor]:
+        """Local tokens (N,L,D) float32, 0 where padded, and their mask (N,L), of some rows of this part.
+
+        local: False leaves the tokens on the disk: (N,L,0).
+        """
         lengths, starts = self.lengths[rows], self.starts[rows]
-        place = np.arange(int(lengths.max()))
+        longest = int(lengths.max())
+        if (np.diff(rows) == 1).all() and (lengths == longest).all():  # one run of the file: nothing is gathered
+            run = slice(int(starts[0]), int(starts[0]) + longest * len(rows))
+            shape, width = (len(rows), longest), self.local.shape[1] if local else 0
+            tokens = torch.from_numpy(self.local[run, :width]).float().view(*shape, width)
+            return tokens, torch.from_numpy(self.mask[run].reshape(shape)).clone()
+        place = np.arange(longest)
         inside = place < lengths[:, None]  # (N,L)
         index = np.where(inside, starts[:, None] + place, 0)
-        local = torch.from_numpy(self.local[index]).float()
         mask = torch.from_numpy(self.mask[index] & inside)
-        return (local if inside.all() else local.masked_fill_(~torch.from_numpy(inside)[..., None], 0)), mask
+        if not local:
+            return torch.zeros(*mask.shape, 0), mask
+        tokens = torch.from_numpy(self.local[index]).float()
+        return (tokens if inside.all() else tokens.masked_fill_(~torch.from_numpy(inside)[..., None], 0)), mask
 
 
 def join(parts: list[tuple[np.ndarray, Tensor, Tensor]], pooled: Tensor) -> Prepared:

@@ -6,15 +6,23 @@ the function in brackets.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xretrieve.data.base import RetrievalDataset
     from xretrieve.data.turns import QuerySets
+    from xretrieve.session import Session
 
 TASK = "multi_query"
 
-__all__ = ["TASK", "combinations", "datasets", "heads", "losses", "protocols", "query_sets", "recipes"]
+__all__ = ["TASK", "Session", "combinations", "datasets", "heads", "losses", "protocols", "query_sets", "recipes"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Session":
+        raise AttributeError(f"module 'xretrieve.multi_query' has no attribute {name!r}")
+    return importlib.import_module("xretrieve.session").Session  # torch is imported when it is first needed
 
 
 def heads() -> list[str]:

@@ -42,6 +42,8 @@ class Ranking:
         note: what the reader should know, for example that the gallery is smaller than k; '' when nothing.
         explain: called with a hit, gives the dict of :meth:`explain`.
         attends: whether that dict may hold ``attention``.
+        share: of the pictures that could be returned, the part that the head scored in full; None where vectors are
+            the scores.
 
     >>> ranking = Ranking([Hit(1, "a.jpg", 0.5), Hit(2, "b c.jpg", 0.25)], Text("a dog"))
     >>> len(ranking), ranking.ids, ranking[1].score
@@ -58,9 +60,10 @@ class Ranking:
         note: str = "",
         explain: Callable[[Hit], dict[str, Any]] | None = None,
         attends: bool = False,
+        share: float | None = None,
     ) -> None:
         self.hits, self.query, self.note, self._explain = list(hits), query, note, explain
-        self._attends = attends
+        self._attends, self.share = attends, share
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -99,7 +102,7 @@ class Ranking:
         return {"rank": hit.rank, "id": hit.id, "score": hit.score, **more}
 
     def to_json(self) -> dict[str, Any]:
-        """A dict that ``json.dumps`` takes: query, note and hits."""
+        """A dict that ``json.dumps`` takes: query, note, share and hits."""
         hits = [
             {
                 "rank": h.rank,
@@ -111,7 +114,7 @@ class Ranking:
             }
             for h in self.hits
         ]
-        return {"query": describe_query(self.query), "note": self.note, "hits": hits}
+        return {"query": describe_query(self.query), "note": self.note, "share": self.share, "hits": hits}
 
     def to_trec(self, tag: str = "xretrieve", query_id: str = "1") -> str:
         """The lines of a TREC run file: ``query Q0 id rank score tag``. White space in ids becomes ``%20`` etc.

@@ -30,6 +30,7 @@ def attention_of(
     Returns:
         A dict that ``json.dumps`` takes, W words and R regions:
 
+        - ``of``: "words"; of a query set (:func:`xretrieve.explain.sets.set_told`) "sentences", which stand as words.
         - ``words``: W strings; markers and unknown words in angle brackets.
         - ``regions``: R. ``layout``: :meth:`Layout.to_dict`, or None.
         - ``streams``: per stream of the head ``weights`` and ``match``. In ``t2i`` words look at regions: ``weights``
@@ -56,10 +57,11 @@ def attention_of(
             weights = weights[:, real_words].masked_fill(~real_regions[:, None], 0)  # (R,W)
             match = _cosine(r, weights @ w).masked_fill(~real_regions, 0)
             heat = match.clamp(min=0)
-        streams[stream] = {"weights": _values(weights), "match": _values(match)}
-        maps[stream] = _values(heat / heat.sum().clamp(min=1e-12))
+        streams[stream] = {"weights": values(weights), "match": values(match)}
+        maps[stream] = values(heat / heat.sum().clamp(min=1e-12))
     named = list(words) if len(words) == len(w) else [f"#{i + 1}" for i in range(len(w))]
     return {
+        "of": "words",
         "words": named,
         "regions": len(r),
         "layout": layout.to_dict() if layout is not None else None,
@@ -84,7 +86,8 @@ def _cosine(a: Tensor, b: Tensor) -> Tensor:
     return (l2(a) * l2(b)).sum(-1)
 
 
-def _values(x: Tensor) -> list[Any]:
+def values(x: Tensor) -> list[Any]:
+    """(N,) or (N,M) as lists of numbers, rounded."""
     return (
         [[round(v, DIGITS) for v in row] for row in x.tolist()]
         if x.ndim == 2

@@ -182,7 +182,7 @@ class DrillDown(MultiQueryHead):
         made = self.run(queries, gallery, memory, turns=queries.local.shape[1])
         return made["score"].permute(2, 1, 0).contiguous()
 
-    def glance(self, sets: Prepared, gallery: Prepared) -> Tensor:
+    def glance(self, sets: Prepared, gallery: Prepared, before: Tensor | None = None) -> Tensor:
         """What the slot that the last sentence wrote finds in each image (N,)."""
         slot = self.looking(sets).local[0, -1].to(gallery.local.dtype)
         dots = torch.matmul(gallery.local, slot).float()  # (N,R)

@@ -258,13 +258,16 @@ class HMRN(MultiQueryHead):
         weights = self.round_weights(queries.mask.shape[1], queries.device).float()
         return self.run(queries, gallery, memory, cheap=True)["score"], self.beta * weights[queries.mask.sum(1) - 1]
 
-    def glance(self, sets: Prepared, gallery: Prepared) -> Tensor:
-        """T-I: what the last sentence finds in each image (N,). I-T: its dots with the regions (N,R)."""
+    def glance(self, sets: Prepared, gallery: Prepared, before: Tensor | None = None) -> Tensor:
+        """T-I: what the last sentence finds in each image (N,). I-T: the two running sums of each region over the
+        sentences so far (N,2,R), of weighted dots and of weights."""
         said = sets.local[0, -1].to(gallery.local.dtype)
         dots = nn.functional.leaky_relu(torch.matmul(gallery.local, said).float(), SLOPE)  # (N,R)
+        weight = (self.temperatures[self.direction] * dots).exp()
         if self.direction == "i2t":
-            return dots
-        weight = (self.temperatures["t2i"] * dots).exp() * gallery.mask
+            sums = torch.stack([weight * dots, weight], 1)  # (N,2,R)
+            return sums if before is None else sums.add_(before)
+        weight = weight * gallery.mask
         return (weight * dots).sum(1) / weight.sum(1)
 
     def from_glances(self, glances: Sequence[Tensor], sets: Prepared, gallery: Prepared) -> tuple[Tensor, float]:
@@ -272,10 +275,7 @@ class HMRN(MultiQueryHead):
         if self.direction == "t2i":
             local = torch.stack(list(glances)).mean(0)  # (N,)
         else:
-            top, bottom = torch.zeros_like(glances[0]), torch.zeros_like(glances[0])
-            for dots in glances:  # (N,R)
-                weight = (self.temperatures["i2t"] * dots).exp()
-                top, bottom = top.addcmul_(weight, dots), bottom.add_(weight)
+            top, bottom = glances[-1].unbind(1)  # (N,R)
             local = (top / bottom * gallery.mask).sum(1) / gallery.mask.sum(1)
         cheap = self.alpha * local + self.gamma * self.coarse_scores(sets, gallery)[0]
         return cheap, self.beta * float(self.round_weights(len(glances))[-1])

@@ -134,11 +134,16 @@ class MultiQueryHead(Head):
         return {"t2i": self.explain(text, image)["regions"]}
 
     @abstractmethod
-    def glance(self, sets: Prepared, gallery: Prepared) -> Tensor:
-        """What the last sentence of one set adds to the cheap part of every image's score: (N,) or (N,R).
+    def glance(self, sets: Prepared, gallery: Prepared, before: Tensor | None = None) -> Tensor:
+        """What the last sentence of one set adds to the cheap part of every image's score: (N,...).
 
         With the glances of the sentences before it, that part need not be computed again
         (:class:`xretrieve.heads.turns.Turns`).
+
+        Args:
+            sets: one set.
+            gallery: N images.
+            before: the glance of the sentence before the last, None for the first one.
         """
 
     @abstractmethod

@@ -34,7 +34,8 @@ class Session:
         where: metadata that hits must have, as in :meth:`xretrieve.Gallery.search`.
 
     Every picture is searched exactly, whatever the gallery's index is. ``share`` says of the last ranking which share
-    of the pictures had to be scored in full (HMRN: reasoned about); the others could not have been among the hits.
+    of the pictures had to be scored in full (HMRN: reasoned about); the others could not have been among the hits. It
+    is None where vectors are the scores.
     """
 
     def __init__(self, gallery: Gallery, combine: str = "", where: dict[str, Any] | None = None) -> None:
@@ -67,6 +68,11 @@ class Session:
     def texts(self) -> tuple[str, ...]:
         """The sentences so far."""
         return tuple(self._said)
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the head has a level of reasoning, which ``share`` counts."""
+        return hasattr(self._matcher.head, "cheap")
 
     def __len__(self) -> int:
         """How many sentences."""
@@ -110,8 +116,8 @@ class Session:
         self._check()
         found = self._growing.top_k(check_k(k), bounded=bounded)
         rows = self._rows[found.rows[0].cpu().numpy()].tolist()
-        self.share = found.share
-        listed = Found(rows, found.scores[0].tolist(), len(rows), share=found.share)
+        self.share = found.share if self._gallery._store.has_tokens else None
+        listed = Found(rows, found.scores[0].tolist(), len(rows), share=self.share)
         return self._gallery._ranking(listed, query, k, len(self._rows), [], whole=self.combine == "head")
 
     @property

@@ -44,6 +44,19 @@ def search(
     explain: Annotated[
         bool, typer.Option("--explain", help="The score of each text and picture of the query beside each result.")
     ] = False,
+    interactive: Annotated[
+        bool,
+        typer.Option(
+            "--interactive", help="A session: every line you write is one more sentence about the picture (/help)."
+        ),
+    ] = False,
+    combine: Annotated[
+        str,
+        typer.Option(
+            metavar="WAY",
+            help="With --interactive, how sentences become one query: head, mean_similarity, rank_fusion or paragraph.",
+        ),
+    ] = "",
     html: Annotated[Path | None, typer.Option(help="Also write one page with the pictures.")] = None,
     model: Annotated[
         str | None, typer.Option(help="The run or model that made the gallery, where it is no longer at its place.")
@@ -55,8 +68,22 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Search with a text, several texts (--and), a picture (--image), or a picture and a change."""
-    query = make_query(text, more or [], image)
+    from xretrieve.errors import XRetrieveError
+
     wanted = parse_where(where or [])
+    if interactive:
+        from xretrieve.cli.interactive import Shell
+        from xretrieve.gallery_search import check_k
+
+        check_k(k)
+        first = check_interactive(text, more or [], {"--image": image, "--rerank": rerank, "--html": html})
+        session = open_gallery(gallery, model, weights, coarse).session(combine, wanted)
+        if not Shell(session, k, as_json, explain).run(first):
+            raise typer.Exit(2)
+        return
+    query = make_query(text, more or [], image)
+    if combine:
+        raise XRetrieveError("--combine belongs to --interactive; write both")
     opened = open_gallery(gallery, model, weights, coarse)
     ranking = opened.search(query, k=k, where=wanted, rerank=parse_rerank(rerank))
     told = [ranking.explain(place)["parts"] for place in range(len(ranking))] if explain else None
@@ -87,6 +114,16 @@ def open_gallery(folder: Path, model: str | None, weights: Path | None, coarse: 
         matcher = load(model, weights) if model else None
         opened = Gallery.open(folder, matcher, load(coarse) if coarse else None)
     return opened
+
+
+def check_interactive(text: str | None, more: list[str], others: dict[str, Any]) -> list[str]:
+    """The first sentences of a session; options that do not go with one are an error."""
+    from xretrieve.errors import XRetrieveError
+
+    wrong = [name for name, value in others.items() if value is not None]
+    if wrong:
+        raise XRetrieveError(f"{wrong[0]} does not go with --interactive: a session takes sentences, and is exact")
+    return [*([text] if text is not None else []), *more]
 
 
 def parse_rerank(value: str | None) -> int | str | None:

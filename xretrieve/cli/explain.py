@@ -91,40 +91,70 @@ def draw(told: dict[str, Any], hit: Hit, text: str, out: Path) -> None:
 
 
 def print_explanation(told: dict[str, Any], ranking: Ranking) -> None:
-    """The parts of the query, and a table of the words."""
+    """The parts of the query, and a table of the words, or of the sentences of a query set."""
+    typer.echo(f"{told['id']}: rank {told['rank']}, score {told['score']:.4f}")
+    attention = told.get("attention")
+    if attention is not None and attention["of"] == "sentences":
+        print_sentences(told)
+    else:
+        for part in told["parts"]:
+            typer.echo(f"  {part['score']:.4f}  {part.get('text') or part.get('image') or 'picture'}")
+        if attention is not None:
+            print_words(attention)
+    if ranking.note:
+        typer.echo(f"note: {ranking.note}")
+
+
+def print_words(attention: dict[str, Any]) -> None:
+    """What each word looks at, and what looks at it."""
+    streams = attention["streams"]
+    columns = ["word"]
+    columns += ["looks most at", "share", "match"] if "t2i" in streams else []
+    columns += ["looked at most by", "share"] if "i2t" in streams else []
+    rows = []
+    for place, word in enumerate(attention["words"]):
+        cells = [word]
+        if "t2i" in streams:
+            weights = streams["t2i"]["weights"][place]
+            cells += [region(attention, weights), f"{100 * max(weights):.0f} %",
+                      f"{streams['t2i']['match'][place]:.2f}"]  # fmt: skip
+        if "i2t" in streams:
+            weights = [row[place] for row in streams["i2t"]["weights"]]
+            cells += [region(attention, weights), f"{100 * max(weights):.0f} %"]
+        rows.append(cells)
+    print_table(columns, rows)
+
+
+def print_sentences(told: dict[str, Any]) -> None:
+    """Each sentence of a query set: its score alone, what it finds where, its part in the whole; then the levels."""
+    attention, first = told["attention"], told["parts"][0]
+    more = {"reads": "reasoning reads", "slot": "slot", "counts": "counts"}
+    shown = {key: title for key, title in more.items() if key in first}
+    rows = []
+    for part, weights in zip(told["parts"], attention["streams"]["t2i"]["weights"], strict=True):
+        cells = [part["text"], f"{part['score']:.4f}", f"{part['found']:.4f}", region(attention, weights),
+                 f"{100 * max(weights):.0f} %"]  # fmt: skip
+        rows.append(cells + [str(part[k] + 1) if k == "slot" else f"{100 * part[k]:.0f} %" for k in shown])
+    print_table(["sentence", "alone", "found", "looks most at", "share", *shown.values()], rows)
+    if "levels" in told:
+        terms = [f"{one['weight']:.3g} x {one['value']:.4f} ({name})" for name, one in told["levels"].items()]
+        typer.echo("score = " + " + ".join(terms))
+
+
+def print_table(columns: list[str], rows: list[list[str]]) -> None:
+    """Text to the left, numbers to the right."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    typer.echo(f"{told['id']}: rank {told['rank']}, score {told['score']:.4f}")
-    for part in told["parts"]:
-        typer.echo(f"  {part['score']:.4f}  {part.get('text') or part.get('image') or 'picture'}")
-    if "attention" in told:
-        attention = told["attention"]
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column("word", overflow="fold")
-        streams = attention["streams"]
-        if "t2i" in streams:
-            table.add_column("looks most at")
-            table.add_column("share", justify="right")
-            table.add_column("match", justify="right")
-        if "i2t" in streams:
-            table.add_column("looked at most by")
-            table.add_column("share", justify="right")
-        for place, word in enumerate(attention["words"]):
-            cells = [escape(word)]
-            if "t2i" in streams:
-                weights = streams["t2i"]["weights"][place]
-                cells += [region(attention, weights), f"{100 * max(weights):.0f} %",
-                          f"{streams['t2i']['match'][place]:.2f}"]  # fmt: skip
-            if "i2t" in streams:
-                weights = [row[place] for row in streams["i2t"]["weights"]]
-                cells += [region(attention, weights), f"{100 * max(weights):.0f} %"]
-            table.add_row(*cells)
-        Console().print(table)
-    if ranking.note:
-        typer.echo(f"note: {ranking.note}")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    left = ("word", "sentence", "looks most at", "looked at most by")
+    for title in columns:
+        table.add_column(title, justify="left" if title in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
 
 
 def region(attention: dict[str, Any], weights: list[float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ STREAMS = {
 }
 TILE_WIDTH, GAP, TEXT, HEADING = 1.75, 0.12, 0.46, 0.34  # inches; TEXT is the lines above and under a tile
 SUMMARY = 3  # columns of the first row: the picture, and the whole text in up to two streams
+LINE = 44  # letters of a sentence over its tile
 OUTLINED = 3  # boxes that are drawn as such
 
 
@@ -43,21 +45,22 @@ def figure(told: dict[str, Any], picture: Image.Image | None, title: str = "") -
     from matplotlib.figure import Figure
 
     attention = told["attention"]
-    groups = [("", summary(attention, picture, told)), *words(attention, picture)]
+    groups = [("", summary(attention, picture, told)), *words(attention, picture, told["parts"])]
     size = groups[0][1][0].picture.size
     shape = size[1] / size[0]
     # in inches, from the top down: what each group takes with its heading
-    wide = [(COLUMNS * TILE_WIDTH) / (COLUMNS if heading else SUMMARY) for heading, _ in groups]
-    lines = [1 + (len(tiles) - 1) // COLUMNS for _, tiles in groups]
+    columns = [COLUMNS if heading and of_words(attention) else SUMMARY for heading, _ in groups]
+    wide = [(COLUMNS * TILE_WIDTH) / count for count in columns]
+    lines = [1 + (len(tiles) - 1) // count for (_, tiles), count in zip(groups, columns, strict=True)]
     cells = [(width - GAP) * shape + TEXT for width in wide]
     total = 0.75 + sum(HEADING * bool(g[0]) + n * cell for g, n, cell in zip(groups, lines, cells, strict=True))
     page = Figure(figsize=(COLUMNS * TILE_WIDTH + GAP, total), dpi=110, facecolor="white")
     top = _heading(page, title, total, total - 0.1, 12.5) - 0.1
-    for (heading, tiles), rows, width, cell in zip(groups, lines, wide, cells, strict=True):
+    for (heading, tiles), rows, count, width, cell in zip(groups, lines, columns, wide, cells, strict=True):
         if heading:
             top = _heading(page, heading, total, top, 10.5)
         for place, tile in enumerate(tiles):
-            row, column = divmod(place, COLUMNS)
+            row, column = divmod(place, count)
             left, bottom = GAP + column * width, top - (row + 1) * cell + TEXT / 2
             drawn = page.add_axes((left / page.get_figwidth(), bottom / total, (width - GAP) / page.get_figwidth(),
                                    (cell - TEXT) / total))  # fmt: skip
@@ -85,12 +88,14 @@ def summary(attention: dict[str, Any], picture: Image.Image | None, told: dict[s
     tiles = [Tile(_short(str(told["id"]), 38), f"rank {told['rank']}, score {told['score']:.4f}", sheet)]
     for stream in attention["map"]:
         drawn = heated(attention, *stream_map(attention, stream)[:1], picture, low=stream_map(attention, stream)[1])
-        tiles.append(Tile(f"{stream}: {STREAMS[stream][0]}", "the whole text", drawn))
+        tiles.append(Tile(f"{stream}: {says(attention, stream)[0]}", "the whole text", drawn))
     return tiles
 
 
-def words(attention: dict[str, Any], picture: Image.Image | None) -> list[tuple[str, list[Tile]]]:
-    """A tile per word, stream by stream."""
+def words(
+    attention: dict[str, Any], picture: Image.Image | None, parts: Sequence[dict[str, Any]] = ()
+) -> list[tuple[str, list[Tile]]]:
+    """A tile per word, stream by stream; of a query set a tile per sentence, with its own score from ``parts``."""
     groups = []
     for stream, found in attention["streams"].items():
         even = 1 / (attention["regions"] if stream == "t2i" else len(attention["words"]))
@@ -100,9 +105,24 @@ def words(attention: dict[str, Any], picture: Image.Image | None) -> list[tuple[
             note = f"at most {100 * max(values):.0f} %"
             if stream == "t2i":
                 note += f", match {found['match'][place]:.2f}"
-            tiles.append(Tile(_short(word, 20), note, heated(attention, values, picture, peak=max(*values, 2 * even))))
-        groups.append((f"{stream}: {STREAMS[stream][1]}", tiles))
+            title = _short(word, 20)
+            if not of_words(attention):
+                note = f"alone {parts[place]['score']:.4f}, {note}"
+                title = word if len(word) <= LINE else word[: LINE - 1] + "…"
+            tiles.append(Tile(title, note, heated(attention, values, picture, peak=max(*values, 2 * even))))
+        groups.append((f"{stream}: {says(attention, stream)[1]}", tiles))
     return groups
+
+
+def of_words(attention: dict[str, Any]) -> bool:
+    """Whether words of one text look at the regions, and not sentences of a query set."""
+    return attention.get("of", "words") == "words"
+
+
+def says(attention: dict[str, Any], stream: str) -> tuple[str, str]:
+    """What a stream shows: of all, and of one word (or sentence)."""
+    whole, one = STREAMS[stream]
+    return (whole, one) if of_words(attention) else (whole.replace("word", "sentence"), one.replace("word", "sentence"))
 
 
 def heated(

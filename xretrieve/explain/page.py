@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from xretrieve.explain.figure import STREAMS
+from xretrieve.explain.figure import of_words, says
 from xretrieve.explain.heat import overlay, stream_map, word_values
 from xretrieve.ranking import data_uri, thumbnail
 
@@ -32,7 +32,7 @@ def page(told: dict[str, Any], picture: Image.Image | None, text: str) -> str:
         values = [word_values(attention, stream, place) for place in range(len(attention["words"]))]
         streams.append({
             "name": stream,
-            "says": STREAMS[stream],
+            "says": says(attention, stream),
             "whole": data_uri(overlay(attention, whole, shape, low=low), "png"),
             "words": [data_uri(overlay(attention, v, shape, peak=max(*v, 2 * even)), "png") for v in values],
             "peaks": [max(v) for v in values],
@@ -42,5 +42,6 @@ def page(told: dict[str, Any], picture: Image.Image | None, text: str) -> str:
         loader=PackageLoader("xretrieve", "templates"), autoescape=True, undefined=StrictUndefined
     )
     return environment.get_template("explain.html").render(
-        told=told, text=text, picture=thumbnail(picture, SIDE), shape=shape, words=attention["words"], streams=streams
-    )
+        told=told, text=text, picture=thumbnail(picture, SIDE), shape=shape, words=attention["words"],
+        one="word" if of_words(attention) else "sentence", streams=streams,
+    )  # fmt: skip

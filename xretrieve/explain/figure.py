@@ -55,7 +55,9 @@ def figure(told: dict[str, Any], picture: Image.Image | None, title: str = "") -
     cells = [(width - GAP) * shape + TEXT for width in wide]
     total = 0.75 + sum(HEADING * bool(g[0]) + n * cell for g, n, cell in zip(groups, lines, cells, strict=True))
     page = Figure(figsize=(COLUMNS * TILE_WIDTH + GAP, total), dpi=110, facecolor="white")
-    top = _heading(page, title, total, total - 0.1, 12.5) - 0.1
+    top = (
+        _heading(page, title if len(title) <= 2 * LINE else title[: 2 * LINE - 1] + "…", total, total - 0.1, 12.5) - 0.1
+    )
     for (heading, tiles), rows, count, width, cell in zip(groups, lines, columns, wide, cells, strict=True):
         if heading:
             top = _heading(page, heading, total, top, 10.5)

@@ -42,7 +42,8 @@ def set_told(
     found = {name: value[0] if value.shape[0] == 1 else value for name, value in made.items()}
     weights = found["regions"][0].float().masked_fill(~image.mask[0], 0)  # (T,R)
     match = found["sentences"][0].float()  # (T,)
-    heat = match.clamp(min=0) @ weights
+    trust = match.clamp(min=0)
+    heat = (trust if bool(trust.any()) else torch.ones_like(trust)) @ weights  # (R,)
     each: list[dict[str, Any]] = [
         {"found": value, "region": place}
         for value, place in zip(values(match), weights.argmax(1).tolist(), strict=True)

@@ -5,20 +5,30 @@ from __future__ import annotations
 import pytest
 import torch
 
+from xretrieve.heads import products
 from xretrieve.heads.precise import add_product, lengths, unit, unit_gradient
-from xretrieve.heads.products import IMAGES, linear
+from xretrieve.heads.products import linear
 
 
-@pytest.mark.parametrize("rows", [1, 300, 16 * IMAGES, 16 * IMAGES + 5])
+@pytest.mark.parametrize("rows", [1, 300, 517])
 @pytest.mark.parametrize("bias", [True, False])
-def test_linear_is_the_usual_one_for_any_number_of_rows(rows, bias):
-    x, weight = torch.randn(rows, 1, 70), torch.randn(80, 70)
-    given = torch.randn(80) if bias else None
-    want = torch.nn.functional.linear(x, weight, given)
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("operator", [True, False])
+def test_linear_is_the_usual_one_for_any_number_of_rows(monkeypatch, rows, bias, relu, dtype, operator):
+    if not operator:  # a torch that has not got it
+        monkeypatch.setattr(products, "_onednn", lambda dtype: False)
+    x, weight = torch.randn(rows, 1, 70).to(dtype), torch.randn(80, 70).to(dtype)
+    given = torch.randn(80).to(dtype) if bias else None
+    tolerance = {"atol": 0.2 if dtype == torch.bfloat16 else 5e-5, "rtol": 0}
+    want = torch.nn.functional.linear(x.double(), weight.double(), None if given is None else given.double())
     with torch.no_grad():
-        torch.testing.assert_close(linear(x, weight, given), want, atol=2e-5, rtol=0)
-        turned = torch.randn(70, 80).T
-        torch.testing.assert_close(linear(x, turned), x @ turned.T, atol=2e-5, rtol=0)
+        found = linear(x, weight, given, relu)
+        torch.testing.assert_close(found.double(), want.relu() if relu else want, **tolerance)
+        turned = torch.randn(70, 80).to(dtype).T
+        torch.testing.assert_close(linear(x, turned).double(), x.double() @ turned.T.double(), **tolerance)
+    wanted = linear(x.requires_grad_(), weight, given, relu)  # where gradients are wanted, autograd sees it
+    assert wanted.requires_grad and torch.autograd.grad(wanted.sum(), x)[0].shape == x.shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -117,7 +117,7 @@ class _Step(torch.autograd.Function):
                 found |= {"share": kept.share, "s": kept.s}
         else:
             joined = kept.y
-        made = linear(joined, w.mix, w.mix_bias).relu_()
+        made = linear(joined, w.mix, w.mix_bias, relu=True)
         if keep:
             ctx.save_for_backward(x, made, *kept)
             ctx.weights, ctx.first_row = weights, first_row

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -151,6 +154,15 @@ def test_what_cannot_hold_a_session_says_what_to_do(galleries, tmp_path):
     seen = Gallery.build(FakeMatcher(), noise_photos(tmp_path / "photos", 3), tmp_path / "fake.xr")
     with pytest.raises(XRetrieveError, match="takes no texts"):
         seen.session()
+
+
+def test_the_documented_session_runs(galleries):
+    page = (Path(__file__).parent.parent / "docs/search.md").read_text(encoding="utf-8")
+    block = re.search(r"## One sentence after another.*?```python\n(.*?)```", page, re.S).group(1)
+    known = {"gallery": galleries["hmrn-t2i"]}
+    exec(block, known)
+    assert known["session"].texts == ("a man in a red coat",) and len(known["ranking"]) == 5
+    assert f"at\nmost {LIMIT} sentences" in page
 
 
 def test_the_front_door_names_it():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import xretrieve as xr
 from tests.gallery_fakes import tiny_matcher
@@ -113,3 +114,13 @@ def test_a_dual_encoder_tells_each_sentences_cosine(galleries):
     parts = ranking.explain(0)["parts"]
     assert np.mean([part["score"] for part in parts]) == pytest.approx(ranking[0].score, abs=1e-5)
     assert set(parts[0]) == {"kind", "text", "score"}
+
+
+def test_a_run_of_rows_reads_what_picking_them_reads(galleries):
+    store = galleries["drilldown"]._store
+    run, picked = store.tokens(range(3, 9)), store.tokens([8, 3, 4, 5, 6, 7])
+    order = [1, 2, 3, 4, 5, 0]
+    assert torch.equal(run.local, picked.local[order]) and torch.equal(run.mask, picked.mask[order])
+    bare = [store.tokens(rows, local=False) for rows in (range(3, 9), [8, 3, 4, 5, 6, 7])]
+    assert [b.local.shape for b in bare] == [(6, 9, 0)] * 2 and torch.equal(bare[0].mask, run.mask)
+    assert torch.equal(bare[0].pooled, bare[1].pooled[order])

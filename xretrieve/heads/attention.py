@@ -91,6 +91,7 @@ def attended_norm(weights: Tensor, gram: Tensor) -> Tensor:
 
 
 def attend(weights: Tensor, context: Tensor) -> Tensor:
-    """Attended vectors, not normalised. weights (g,N,k,M,q), context (g,N,k,D) -> (g,N,M,q,D)."""
+    """Attended vectors, not normalised, as precise as the weights. (g,N,k,M,q), (g,N,k,D) -> (g,N,M,q,D)."""
     g, n, k, m, q = weights.shape
-    return torch.bmm(weights.reshape(g * n, k, m * q).mT, context.flatten(0, 1)).view(g, n, m, q, -1)
+    context = context.to(weights.dtype).flatten(0, 1)
+    return torch.bmm(weights.reshape(g * n, k, m * q).mT, context).view(g, n, m, q, -1)

@@ -17,10 +17,13 @@ def test_demo_ends_in_a_table_a_report_and_an_index_that_can_be_searched(tmp_pat
     assert main(["bench", "demo", *SMALL, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "scenes-dual" in printed and "untrained" in printed and "rsum" in printed
+    assert "protocol scenes-10 on scenes/test: 12 query sets" in printed and "scenes-dual, mean similarity" in printed
     assert "protocol full on scenes/test: 12 images, 60 captions" in printed and "95 % intervals" in printed
     page = (out / "report.html").read_text()
     assert "untrained" in page and "data:image/jpeg" in page and "http://" not in page.replace("http://www.w3.org", "")
     assert (out / "scenes-dual" / "curves.png").is_file()
+    sets = (out / "query_sets" / "report.html").read_text()
+    assert "scenes-hmrn-t2i" in sets and "scenes-dual, mean similarity" in sets and "models by round" in sets
     command = next(line for line in printed.splitlines() if line.strip().startswith("xretrieve search"))
     assert str(out / "scenes.xr") in command
     assert main(["search", str(out / "scenes.xr"), "a red star", "-k", "3", "--json"]) == 0
@@ -28,6 +31,7 @@ def test_demo_ends_in_a_table_a_report_and_an_index_that_can_be_searched(tmp_pat
     assert main(["bench", "demo", *SMALL, "--out", str(out), "--json"]) == 0  # an earlier demo is replaced
     said = json.loads(capsys.readouterr().out)
     assert len(said["reports"]) == 2 and len(said["rankings"]) == 2
+    assert [len(report["rounds"]) for report in said["rounds"]] == [10, 10]
     assert said["rankings"][1]["query"]["texts"]
 
 
@@ -47,6 +51,9 @@ def test_an_unknown_recipe_key_leaves_nothing_behind(tmp_path: Path, capsys) -> 
 @pytest.mark.slow
 def test_demo_beats_chance_clearly(tmp_path: Path, capsys) -> None:
     assert main(["bench", "demo", "--out", str(tmp_path / "demo"), "--json"]) == 0
-    trained, untrained = json.loads(capsys.readouterr().out)["reports"]
+    said = json.loads(capsys.readouterr().out)
+    trained, untrained = said["reports"][0], said["reports"][-1]
     value = {r["name"]: r["metrics"]["rsum"]["value"] for r in (trained, untrained)}
     assert value[trained["name"]] > 10 * value[untrained["name"]]
+    sets, plain = ([row["r1"] for row in report["rounds"]] for report in said["rounds"])
+    assert sets[-1] > 5 * sets[0] and sets[-1] > plain[-1] + 10  # sentences add up, and reading them as a set helps

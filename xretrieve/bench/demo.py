@@ -21,9 +21,11 @@ from xretrieve.training import train
 from xretrieve.training.build import build_matcher, load_split
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import load_recipe
+from xretrieve.training.run import Run
 from xretrieve.utils.files import write_json
 
-RECIPES = ("image_text/scenes-dual",)  # what the demo trains, in this order; the first one answers the queries
+# What the demo trains, in this order; the first one answers the queries, those of task multi_query have a report apart.
+RECIPES = ("image_text/scenes-dual", "multi_query/scenes-hmrn-t2i")
 MARKER = "demo.json"
 
 
@@ -33,7 +35,9 @@ class Demo:
 
     Args:
         folder: runs, report and index.
-        reports: one per trained recipe, in order, then the untrained model.
+        reports: one per trained recipe of task image_text, in order, then the untrained model.
+        rounds: of query sets, one per trained recipe of task multi_query, then the first recipe's matcher, which takes
+            the mean of the sentences' scores; empty without such a recipe.
         gallery: the test pictures, indexed with the first recipe's matcher.
         rankings: answers to a few queries.
         seconds: wall time of the whole.
@@ -41,6 +45,7 @@ class Demo:
 
     folder: Path
     reports: list[Report]
+    rounds: list[Report]
     gallery: Gallery
     rankings: list[Ranking]
     seconds: float
@@ -51,6 +56,8 @@ def run_demo(
     progress: bool = False, say: Callable[[str], None] = lambda line: None,
 ) -> Demo:
     """Generate `scenes`, train, evaluate, index, search; write ``report.html`` into ``out``.
+
+    Recipes of task multi_query are reported in ``query_sets/report.html``.
 
     Args:
         out: the demo's folder. An earlier demo there is replaced; any other folder with content is refused.
@@ -70,14 +77,15 @@ def run_demo(
         runs.append(train(recipe, out=out / recipe.name.rsplit("/", 1)[-1], progress=progress))
     say("measuring the first model untrained beside it, indexing and searching the test pictures ...")
     test = load_split(chosen[0].dataset, "test")
-    reports = [run.report for run in runs] + [_untrained(chosen[0], test)]
+    reports = [run.report for run in runs if run.recipe.task == "image_text"] + [_untrained(chosen[0], test)]
+    rounds = _rounds(runs, test, out / "query_sets")
     gallery = Gallery.build(runs[0].matcher(), test, out / "scenes.xr", cache=FeatureCache(), progress=progress)
     details = [region.text for region in test.regions[0][:3]]
     rankings = [gallery.search(query, k=5) for query in (Text(test.captions[0]), MultiText(details))]
     for ranking, kind in zip(rankings, ("text", "multi_text"), strict=True):
         ranking.to_html(out / f"search_{kind}.html")
     reports[0].save(out, rows=reports, log=runs[0].folder / "log.csv")
-    return Demo(out, reports, gallery, rankings, time.perf_counter() - started)
+    return Demo(out, reports, rounds, gallery, rankings, time.perf_counter() - started)
 
 
 def _untrained(recipe: Recipe, test: RetrievalDataset) -> Report:
@@ -86,6 +94,18 @@ def _untrained(recipe: Recipe, test: RetrievalDataset) -> Report:
     captions = [text for split in ("train", "val") for text in load_split(recipe.dataset, split).captions]
     name = f"{recipe.name.rsplit('/', 1)[-1]}, untrained"
     return evaluate(build_matcher(recipe, captions), test, protocol=recipe.protocol, name=name)
+
+
+def _rounds(runs: list[Run], test: RetrievalDataset, folder: Path) -> list[Report]:
+    """What was trained for query sets, beside the mean of the sentences' scores by the first model; also written."""
+    sets = [run for run in runs if run.recipe.task == "multi_query"]
+    if not sets:
+        return []
+    name = f"{runs[0].recipe.name}, mean similarity"
+    plain = evaluate(runs[0].matcher(), test, protocol=sets[0].recipe.protocol, combine="mean_similarity", name=name)
+    reports = [*(run.report for run in sets), plain]
+    reports[0].save(folder, rows=reports, log=sets[0].folder / "log.csv")
+    return reports
 
 
 def _open(out: Path) -> None:

@@ -36,7 +36,9 @@ def demo(
     if as_json:
         rows = [report.to_dict() for report in result.reports]
         found = [ranking.to_json() for ranking in result.rankings]
-        print(json.dumps({"folder": str(out), "seconds": result.seconds, "reports": rows, "rankings": found}))
+        rounds = [report.to_dict() for report in result.rounds]
+        print(json.dumps({"folder": str(out), "seconds": result.seconds, "reports": rows, "rounds": rounds,
+                          "rankings": found}))  # fmt: skip
         return 0
     from rich.console import Console
 
@@ -47,6 +49,8 @@ def demo(
     console = Console()
     console.print(result.reports[0])
     console.print(rows_table(result.reports))
+    for report in result.rounds:  # of query sets, by their number of sentences
+        console.print(report)
     for ranking in result.rankings:
         words = describe_query(ranking.query)
         print("query: " + " + ".join(words["texts"]))

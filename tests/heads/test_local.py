@@ -69,7 +69,7 @@ def test_one_pair_alone_scores_as_in_the_batch(case):
 @every_head
 def test_block_size_changes_neither_scores_nor_gradients(case):
     head = make(case)
-    # other numbers than elsewhere: with those a cosine lies so near 0 that rounding moves it across the LeakyReLU's kink
+    # other numbers than elsewhere: those put a value so near a ReLU's kink that rounding moves it across
     queries, gallery = texts((4, 2, 1, 4, 3, 2, 4), 4, seed=2), images((5, 3, 1, 5, 5), 5, seed=3)
     want, plain = head.score(queries, gallery), gradients(head, queries, gallery)
     for memory in (1, 2 * head.pair_bytes(4, 5), 7 * head.pair_bytes(3, 5)):

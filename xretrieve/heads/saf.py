@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from xretrieve.errors import unknown
 from xretrieve.heads.base import l2
 from xretrieve.heads.precise import Affine, full
-from xretrieve.heads.scoring import Items
+from xretrieve.heads.scoring import TRAINING_MEMORY, Items
 from xretrieve.heads.similarity import RegionNorm, xavier
 from xretrieve.heads.streams import Stream, StreamHead, Trace, TrainOn, captions_first
 from xretrieve.tokens import Prepared
@@ -110,7 +110,7 @@ class SAF(StreamHead):
             training.
         temperature: lambda of the cross-attention; default 9 for t2i and 4 for i2t.
         dim, sim_dim, region_norm, regions, dropout, image_project, text_project, image_norm, text_norm, image_dropout,
-            text_dropout, train_on, coarse: as in :class:`xretrieve.heads.sgr.SGR`.
+            text_dropout, train_on, coarse, residual: as in :class:`xretrieve.heads.sgr.SGR`.
 
     Scores are logits.
     """
@@ -122,13 +122,13 @@ class SAF(StreamHead):
         temperature: float | None = None, dim: int = 1024, sim_dim: int = 256, region_norm: RegionNorm = "none",
         regions: int = 36, dropout: float = 0.4, image_project: bool = True, text_project: bool | None = None,
         image_norm: bool = False, text_norm: bool = False, image_dropout: float = 0.0, text_dropout: float = 0.0,
-        train_on: TrainOn = "probability", coarse: bool = False,
+        train_on: TrainOn = "probability", coarse: bool = False, residual: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
         self.single_stream(stream, temperature)
         self.SAF_module = Filtration(sim_dim, saf_norm)
         self.sim_eval_w = nn.Linear(sim_dim, 1)
-        xavier(self.sim_eval_w)
+        self.read_out(self.sim_eval_w)
 
     @property
     def whole_rows(self) -> bool:
@@ -145,7 +145,7 @@ class SAF(StreamHead):
         z, beta, moments = self.SAF_module(x, mask, self.stream, folded.get(f"{self.stream}_moments"))
         if trace is not None:
             trace[f"{self.stream}_saf_weights"], trace[f"{self.stream}_vec"] = beta, z
-        score = captions_first(self.sim_eval_w(z).squeeze(-1), self.stream)
+        score = self.add_residual(captions_first(self.sim_eval_w(z).squeeze(-1), self.stream), texts, images)
         return {"score": score, **pack(self.stream, moments)}
 
     def run(
@@ -164,12 +164,19 @@ def run_with_moments(
     head: StreamHead, run: Any, filtrations: dict[str, Filtration], queries: Prepared, gallery: Prepared,
     memory: int | None,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """One pass over the pairs; two in training where the statistics are those of the whole batch."""
+    """One pass over the pairs; two in training where the statistics are those of the whole batch.
+
+    Nodes are added up with weights that depend on the logits of every node of the batch. Those logits come from the
+    nodes of all pairs, which are far too many to keep from a first look to a second; so they are made twice, and what
+    either pass keeps for the backward pass takes half of the memory.
+    """
 
     def measured(outputs: dict[str, Tensor], stream: str) -> Moments:
         return Moments(*(outputs[f"{stream}_{k}"] for k in Moments._fields))
 
     folded = head.fold()
+    if head.training and any(f.norm == "batch" for f in filtrations.values()):
+        memory = (memory or head.memory or TRAINING_MEMORY) // 2
     outputs = run(queries, gallery, memory, folded)
     if not head.training:
         return outputs

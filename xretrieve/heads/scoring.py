@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -139,7 +139,7 @@ def score_blocks(
         return max(few, pairs(length) // len(gallery))
 
     cuts = list(_cuts(row_lengths, rows))
-    texts = _split(_cast(queries if by_row is None else queries[by_row]), cuts)
+    texts = _rows(queries, by_row, cuts)
     images = _cast(gallery if by_column is None else gallery[by_column])
     lines: list[dict[str, Tensor]] = []
     for (start, stop), text in zip(cuts, texts, strict=True):
@@ -251,6 +251,13 @@ def _cast(items: Prepared) -> Prepared:
     if not torch.is_autocast_enabled(items.device.type):
         return items
     return Prepared(items.local.to(product_dtype(items.device)), items.mask, items.pooled, items.extra)
+
+
+def _rows(items: Prepared, order: Tensor | None, cuts: list[tuple[int, int]]) -> Iterable[Prepared]:
+    """Consecutive blocks of items in their order. Without gradients each is copied when its turn comes, not all."""
+    if torch.is_grad_enabled():
+        return _split(_cast(items if order is None else items[order]), cuts)
+    return (_cast(items[start:stop] if order is None else items[order[start:stop]].trim()) for start, stop in cuts)
 
 
 def _split(items: Prepared, cuts: list[tuple[int, int]]) -> list[Prepared]:

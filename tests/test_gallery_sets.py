@@ -49,6 +49,8 @@ def test_few_pictures_are_reasoned_about_while_the_reasoning_weighs_little(galle
     for case in HMRN:
         ranking = galleries[case].search(SENTENCES[0], k=2)
         assert 16 / COUNT <= ranking.share < 1, case
+        assert galleries[case].bounded, case
+    assert not galleries["drilldown"].bounded and not galleries["dual"].bounded
     assert galleries["drilldown"].search(SENTENCES[0], rerank="all").share == 1
     assert galleries["dual"].search(SENTENCES[0]).share is None
     assert galleries["hmrn-t2i"].search(QUERY, rerank=15).share == 15 / COUNT
@@ -62,9 +64,10 @@ def test_candidates_come_from_another_matcher_or_an_approximate_index_where_one_
     found, coarse = riding.search(QUERY, k=COUNT, rerank=4), riding.search(QUERY, k=COUNT, rerank=0)
     assert set(found.ids[:4]) == set(coarse.ids[:4]) and found.ids[4:] == coarse.ids[4:]
     assert riding.search(QUERY, k=3).ids == galleries["hmrn-t2i"].search(QUERY, k=3).ids, "100 candidates are all"
-    assert riding.search(QUERY, k=3).share == 1
+    assert riding.search(QUERY, k=3).share == 1 and not riding.bounded
     pytest.importorskip("faiss")
     near = Gallery.build(matcher, galleries.photos, tmp_path / "hnsw.xr", index="hnsw")
+    assert not near.bounded
     assert near.search(QUERY, k=3).share == 1 and near.search(QUERY, k=3, rerank=20).share == 20 / COUNT
 
 

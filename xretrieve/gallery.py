@@ -126,6 +126,11 @@ class Gallery:
         """Another matcher that the candidates come from, loaded at the first use; None where there is none."""
         return self._matchers.other
 
+    @property
+    def bounded(self) -> bool:
+        """Whether a search is exact without scoring every picture in full (HMRN), unless it is told otherwise."""
+        return Stages(self._store, self._index, self._matchers).by_bound
+
     def __len__(self) -> int:
         return len(self._store)
 

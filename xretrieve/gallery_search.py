@@ -28,6 +28,7 @@ from xretrieve.tokens import Prepared
 RERANKED = 100  # candidates that are scored exactly, unless a search says otherwise
 READ = 64 * 2**20  # bytes of tokens (as float32) that are read from the disk at once
 ALL = "all"
+EXACT = ("flat", "faiss-flat")  # indexes that approximate nothing
 
 Rerank = int | str | None
 
@@ -96,7 +97,7 @@ class Stages:
             raise XRetrieveError(f"rerank is {rerank}; give 0 for the coarse order, or more candidates")
         if rerank == ALL or not self._store.has_tokens:
             return None
-        if rerank is None and (self._matchers.coarse_by == "none" or self._cheaper()):
+        if rerank is None and (self._matchers.coarse_by == "none" or self.by_bound):
             return None
         if self._matchers.coarse_by != "none":
             return RERANKED if rerank is None else int(rerank)
@@ -106,14 +107,16 @@ class Stages:
             "(--coarse RUN), or train the matcher with a coarse loss"
         )
 
+    @property
+    def by_bound(self) -> bool:
+        """Whether a search is by itself the exact scan that leaves most pictures out: the head knows bounds, and nobody
+        gave it another matcher to choose candidates, or an approximate index."""
+        return self._store.has_tokens and self._matchers.coarse_by != "matcher" and self._index.name in EXACT and \
+            self._bounds()  # fmt: skip
+
     def _bounds(self) -> bool:
         """Whether most pictures can be left out of a scan that stays exact (:mod:`xretrieve.heads.bound`)."""
         return hasattr(self._matchers.main.head, "cheap")
-
-    def _cheaper(self) -> bool:
-        """Whether such a scan is what a search does by itself: nobody gave it another matcher to choose candidates, or
-        an approximate index."""
-        return self._matchers.coarse_by == "head" and self._index.name == "flat" and self._bounds()
 
     def _every(self, prepared: Prepared, rows: np.ndarray, k: int) -> Found:
         """The best ``k`` of some rows, all of them scored."""

@@ -66,3 +66,10 @@ def test_a_searchs_page_shows_the_heat_of_the_set(galleries, tmp_path, capsys):
     out = tmp_path / "page.html"
     assert call(capsys, "search", galleries["drilldown"].path, *QUERY, "-k", 2, "--html", out)[0] == 0
     assert out.read_text().count("data:image/png") == 2 and SENTENCES[1] in out.read_text()
+
+
+def test_index_says_that_a_bound_makes_searches_exact(galleries, tmp_path, capsys):
+    galleries["hmrn-t2i"]
+    run, out = galleries.folder / "runs" / "hmrn-t2i", tmp_path / "g.xr"
+    status, said, err = call(capsys, "index", galleries.photos, "--model", run, "--out", out)
+    assert status == 0 and "a search is exact: a bound leaves out" in said, err

@@ -19,6 +19,7 @@ DEFAULT_MODEL = "open_clip:ViT-B-32/laion2b_s34b_b79k"
 COARSE = {
     "none": "no coarse space: a search scores every picture",
     "head": "candidates come from the head's own coarse space",
+    "bound": "a search is exact: a bound leaves out what cannot be among the hits",
 }
 SHOWN = 10  # failed pictures that are named on the terminal
 
@@ -151,7 +152,7 @@ def _report(result: dict[str, Any], gallery: Gallery) -> None:
     )
     typer.echo(f"  index {about['name']}" + (measured if recall or about["name"] in ("flat", "faiss-flat") else ""))
     if result["coarse"]:
-        by = result["coarse"]["by"]
+        by = "bound" if gallery.bounded else result["coarse"]["by"]
         typer.echo("  " + (COARSE[by] if by != "matcher" else f"candidates come from {result['coarse']['name']}"))
     failed = result["failed"]
     if failed:

@@ -63,18 +63,24 @@ class Row:
     kind: str = "two"
 
 
+PUBLISHED: dict[str, Any] = {"residual": None}  # the coarse cosine in the logit is this project's addition
+
 ROWS = [
     Row("dual", "dual encoder", head="dual", kind="other"),
     Row("scan-t2i", "SCAN, words look at regions", {"stream": "t2i"}, "scan", kind="single"),
     Row("scan-i2t", "SCAN, regions look at words", {"stream": "i2t"}, "scan", kind="single"),
-    Row("saf", "SAF t2i", head="saf", kind="single"),
-    Row("sgr-t2i", "SGR t2i", {"streams": "t2i", "context": "none"}, kind="single"),
-    Row("sgr-i2t", "SGR i2t", {"streams": "i2t", "context": "none"}, kind="single"),
-    Row("context-t2i", "t2i stream with cluster context", {"streams": "t2i", "context": "cluster"}, kind="single"),
-    Row("context-i2t", "i2t stream with cluster context", {"streams": "i2t", "context": "cluster"}, kind="single"),
-    Row("two-none", "both streams, no context", {"context": "none"}),
-    Row("two-mean", "both streams, mean context", {"context": "mean"}),
-    Row("tshsr", "both streams, cluster context: the model as the base has it"),
+    Row("saf", "SAF t2i", PUBLISHED, "saf", kind="single"),
+    Row("sgr-t2i", "SGR t2i", PUBLISHED | {"streams": "t2i", "context": "none"}, kind="single"),
+    Row("sgr-i2t", "SGR i2t", PUBLISHED | {"streams": "i2t", "context": "none"}, kind="single"),
+    Row("context-t2i", "t2i stream with cluster context", PUBLISHED | {"streams": "t2i", "context": "cluster"},
+        kind="single"),
+    Row("context-i2t", "i2t stream with cluster context", PUBLISHED | {"streams": "i2t", "context": "cluster"},
+        kind="single"),
+    Row("tshsr", "the model as the base has it"),
+    Row("two-none", "both streams, no context", PUBLISHED | {"context": "none"}),
+    Row("two-mean", "both streams, mean context", PUBLISHED | {"context": "mean"}),
+    Row("two-cluster", "both streams, cluster context", PUBLISHED | {"context": "cluster"}),
+    Row("sgr-residual", "SGR t2i with the base's residual", {"streams": "t2i", "context": "none"}, kind="single"),
     Row("levels-1", "K = 1", {"levels": 1, "clusters": None}),
     Row("levels-2", "K = 2", {"levels": 2, "clusters": None}),
     Row("levels-3", "K = 3", {"levels": 3, "clusters": None}),
@@ -100,7 +106,7 @@ def row_recipe(row: Row, base: Recipe, seed: int) -> Recipe:
     values["head"] = {"name": row.head, "options": options}
     for stage in values["stages"]:
         if row.head == "dual" or (row.head == "scan" and stage["loss"] is not None):
-            stage["loss"] = cosine_loss(stage)
+            stage |= {"loss": cosine_loss(stage), "freeze_coarse": False}
         if row.head == "dual":  # its score is the cosine that coarse_loss reads, and it has no token pairs to group
             stage |= {"coarse_loss": None, "group": 0, "group_pool": 0}
     return from_dict(Recipe, values, row.name)

@@ -14,6 +14,7 @@ from xretrieve.backbones.vocabulary import PAD, Vocabulary
 from xretrieve.backbones.weights import load_strict, read_weights
 from xretrieve.errors import XRetrieveError
 from xretrieve.tokens import Tokens
+from xretrieve.utils.dropout import Dropout
 from xretrieve.utils.files import read_json
 
 
@@ -32,7 +33,7 @@ class Words(Backbone):
         self.local_dim = self.pooled_dim = dim
         self.embed = nn.Embedding(len(vocabulary), word_dim)
         nn.init.uniform_(self.embed.weight, -0.1, 0.1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.cap_rnn = nn.GRU(word_dim, dim, batch_first=True, bidirectional=True)
 
     def prepare(self, items: Sequence[str]) -> dict[str, Tensor]:

@@ -38,10 +38,27 @@ def set_learning(part: nn.Module, learns: bool = True) -> None:
 
 def learn_coarse_only(head: nn.Module) -> None:
     """Switch off the gradients of what the coarse vectors do not need: ``head.coarse_parts()`` go on learning."""
-    wanted = {id(p) for part in head.coarse_parts() for p in part.parameters()}
+    wanted = _coarse_weights(head)
     for parameter in head.parameters():
         if id(parameter) not in wanted:
             parameter.requires_grad_(False)
+
+
+def freeze_coarse(head: nn.Module) -> None:
+    """Switch off the gradients of ``head.coarse_parts()``, so that what is between the two sides learns alone."""
+    frozen = _coarse_weights(head)
+    for parameter in head.parameters():
+        if id(parameter) in frozen:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in head.parameters()):
+        raise XRetrieveError(
+            f"head {head.name!r} has no weights beside those of its coarse vectors, so nothing would learn; leave "
+            "freeze_coarse out"
+        )
+
+
+def _coarse_weights(head: nn.Module) -> set[int]:
+    return {id(p) for part in head.coarse_parts() for p in part.parameters()}
 
 
 def pad_sets(rows: Tensor, sizes: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.heads.base import Head, l2
 from xretrieve.heads.pooling import create_pooling
 from xretrieve.tokens import Prepared, Tokens
+from xretrieve.utils.dropout import Dropout
 
 Source = Literal["local", "pooled"]
 
@@ -44,7 +45,7 @@ class Side(nn.Module):
             )
         self.source = source
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.linear = nn.Linear(width, dim) if project else nn.Identity()
         self.residual = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, dim)) if hidden else None
         self.pool = create_pooling(pool, dim) if source == "local" else None

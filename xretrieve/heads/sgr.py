@@ -77,6 +77,8 @@ class SGR(StreamHead):
         train_on: what the loss reads: the ``probability`` (as published, with the hinge), or the ``logit``: a softmax
             over probabilities saturates, so InfoNCE wants logits (at temperature 1 to begin with).
         coarse: whether the cosine of the global vectors is trained too; a recipe sets it by its `coarse_loss`.
+        residual: null, or a temperature: the cosine of the global vectors, divided by it, is added to the logit, so the
+            reasoning corrects the coarse score and does not have to reproduce it (not part of the published models).
 
     Scores are logits.
     """
@@ -88,7 +90,7 @@ class SGR(StreamHead):
         dim: int = 1024, sim_dim: int = 256, region_norm: RegionNorm = "none", regions: int = 36, dropout: float = 0.4,
         image_project: bool = True, text_project: bool | None = None, image_norm: bool = False,
         text_norm: bool = False, image_dropout: float = 0.0, text_dropout: float = 0.0,
-        train_on: TrainOn = "probability", coarse: bool = False,
+        train_on: TrainOn = "probability", coarse: bool = False, residual: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
         if steps < 1:
@@ -97,8 +99,8 @@ class SGR(StreamHead):
         self.steps, self.node_arrays_grad = steps, 7 + 3 * steps
         self.SGR_module = nn.ModuleList(GraphStep(sim_dim) for _ in range(steps))
         self.sim_eval_w = nn.Linear(sim_dim, 1)
-        for module in (self.SGR_module, self.sim_eval_w):
-            xavier(module)
+        xavier(self.SGR_module)
+        self.read_out(self.sim_eval_w)
 
     def fold(self) -> dict[str, Any]:
         """Merged weights, made once per call and not once per pair."""
@@ -116,4 +118,5 @@ class SGR(StreamHead):
         z = x[..., 0, :]  # (g,N,M,S)
         if trace is not None:
             trace[f"{self.stream}_vec"] = z
-        return {"score": captions_first(self.sim_eval_w(full(z)).squeeze(-1), self.stream)}
+        logits = captions_first(self.sim_eval_w(full(z)).squeeze(-1), self.stream)
+        return {"score": self.add_residual(logits, texts, images)}

@@ -16,6 +16,7 @@ from xretrieve.heads.attention import LOW
 from xretrieve.heads.base import l2, set_learning
 from xretrieve.heads.pooling import masked_mean
 from xretrieve.tokens import Tokens
+from xretrieve.utils.dropout import Dropout
 
 RegionNorm = Literal["none", "index"]
 
@@ -47,7 +48,7 @@ class Projection(nn.Module):
             )
         self.side = side
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.fc = nn.Linear(width, dim) if project else nn.Identity()
         xavier(self)
 
@@ -80,8 +81,8 @@ class GlobalVector(nn.Module):
         super().__init__()
         self.regions = regions
         over_regions, over_channels = ([nn.BatchNorm1d(regions)], [nn.BatchNorm1d(dim)]) if regions else ([], [])
-        self.embedding_local = nn.Sequential(nn.Linear(dim, dim), *over_regions, nn.Tanh(), nn.Dropout(dropout))
-        self.embedding_global = nn.Sequential(nn.Linear(dim, dim), *over_channels, nn.Tanh(), nn.Dropout(dropout))
+        self.embedding_local = nn.Sequential(nn.Linear(dim, dim), *over_regions, nn.Tanh(), Dropout(dropout))
+        self.embedding_global = nn.Sequential(nn.Linear(dim, dim), *over_channels, nn.Tanh(), Dropout(dropout))
         self.embedding_common = nn.Sequential(nn.Linear(dim, 1))
         xavier(self)
         set_learning(self)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from xretrieve.errors import unknown
+from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.heads.attention import affinities, attend, attended_norm, attention_weights, swap_roles
 from xretrieve.heads.base import EPS, l2
 from xretrieve.heads.compare import compare
 from xretrieve.heads.local import TEMPERATURES, LocalHead, Trace, captions_first, check_stream, roles
-from xretrieve.heads.precise import Affine
+from xretrieve.heads.precise import Affine, full
 from xretrieve.heads.scoring import Items, product_dtype
 from xretrieve.heads.similarity import GlobalVector, node_mask, region_count, xavier
 
@@ -40,6 +41,9 @@ class StreamHead(LocalHead):
         self.sim_dim = config["sim_dim"]
         if config["train_on"] not in ("probability", "logit"):
             raise unknown("train_on", str(config["train_on"]), ("probability", "logit"))
+        temperature = config["residual"]
+        if temperature is not None and not 0 < temperature < math.inf:
+            raise XRetrieveError(f"head {self.name!r}: residual is a temperature above 0, or null; got {temperature}")
         self.v_global_w = GlobalVector(dim, dropout, region_count(config["region_norm"], config["regions"]))
         self.t_global_w = GlobalVector(dim, dropout)
         self.sim_tranglo_w = nn.Linear(dim, self.sim_dim)
@@ -64,6 +68,20 @@ class StreamHead(LocalHead):
     def text_vector(self, local: Tensor, mask: Tensor) -> Tensor:
         """T (C,D)."""
         return self.t_global_w(local, mask)
+
+    def read_out(self, *layers: nn.Linear) -> None:
+        """Initial weights of what makes the logits: zero with ``residual``, so that the coarse vectors rank."""
+        for layer in layers:
+            xavier(layer)
+            if self.config["residual"] is not None:
+                nn.init.zeros_(layer.weight)
+
+    def add_residual(self, logits: Tensor, texts: Items, images: Items) -> Tensor:
+        """``logits`` (g,C,B), with the cosines of T and V over the temperature ``residual`` added where it is set."""
+        if self.config["residual"] is None:
+            return logits
+        cosines = full(texts.pooled) @ full(images.pooled).transpose(1, 2)
+        return logits + cosines / self.config["residual"]
 
     def signal(self, logits: Tensor) -> Tensor:
         """What the loss reads of a pair: its probability, or with ``train_on="logit"`` the logit itself."""

@@ -85,7 +85,7 @@ class TSHSR(StreamHead):
         lambda_t2i, lambda_i2t: temperatures of the cross-attention.
         saf_norm: for ``readout="saf"``, see :class:`xretrieve.heads.saf.Filtration`.
         dim, sim_dim, region_norm, regions, dropout, image_project, text_project, image_norm, text_norm, image_dropout,
-            text_dropout, train_on, coarse: as in :class:`xretrieve.heads.sgr.SGR`.
+            text_dropout, train_on, coarse, residual: as in :class:`xretrieve.heads.sgr.SGR`.
 
     Scores are logits (with mean fusion the exact logit of the mean probability).
     """
@@ -102,6 +102,7 @@ class TSHSR(StreamHead):
         region_norm: RegionNorm = "none", regions: int = 36, dropout: float = 0.4, image_project: bool = True,
         text_project: bool | None = None, image_norm: bool = False, text_norm: bool = False,
         image_dropout: float = 0.0, text_dropout: float = 0.0, train_on: TrainOn = "probability", coarse: bool = False,
+        residual: float | None = None,
     ) -> None:  # fmt: skip
         super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
         for key, value, known in (("streams", streams, ("both", *STREAMS)),
@@ -130,7 +131,9 @@ class TSHSR(StreamHead):
             self.add_module(stream, reasoner)
         if self.concat:
             self.sim_eval_w = nn.Linear(2 * sim_dim, 1)
-            xavier(self.sim_eval_w)
+            self.read_out(self.sim_eval_w)
+        else:
+            self.read_out(*(self.reasoner(stream).sim_eval_w for stream in self.streams))
 
     def reasoner(self, stream: str) -> Reasoner:
         """The weights of one stream."""
@@ -158,9 +161,11 @@ class TSHSR(StreamHead):
             outputs |= pack(stream, moments)
             vectors.append(full(z.transpose(1, 2) if stream == "t2i" else z))  # (g,C,B,S)
         if self.concat:
-            return {"score": self.sim_eval_w(torch.cat(vectors, -1)).squeeze(-1).float(), **outputs}
+            logits = self.sim_eval_w(torch.cat(vectors, -1)).squeeze(-1).float()
+            return {"score": self.add_residual(logits, texts, images), **outputs}
         for stream, z in zip(self.streams, vectors, strict=True):
-            outputs[stream] = captions_first(self.reasoner(stream).sim_eval_w(z).squeeze(-1), "i2t")
+            logits = captions_first(self.reasoner(stream).sim_eval_w(z).squeeze(-1), "i2t")
+            outputs[stream] = self.add_residual(logits, texts, images)
         own = [outputs[stream] for stream in self.streams]
         fuse = fuse_logits if self.config["fusion"] == "mean" else _mean_logit
         return {"score": fuse(*own) if len(own) == 2 else own[0], **outputs}

@@ -82,16 +82,17 @@ def start_from(matcher: Matcher, folder: str) -> dict[str, int]:
 def head_options(recipe: Recipe) -> dict[str, Any]:
     """The head's options; a stage with a ``coarse_loss`` tells the head that its coarse vectors are trained."""
     name, options, known = recipe.head.name, dict(recipe.head.options), signature(head_class(recipe.head.name))
-    wanted = any(stage.coarse_loss is not None for stage in recipe.stages)
+    key = next((k for k in ("coarse_loss", "freeze_coarse") if any(getattr(s, k) for s in recipe.stages)), None)
+    wanted = key is not None
     if wanted and "coarse" not in known.parameters:
         raise XRetrieveError(
-            f"recipe key 'coarse_loss': head {name!r} has none; it is for heads over local tokens (scan, sgr, saf, "
+            f"recipe key {key!r}: head {name!r} has none; it is for heads over local tokens (scan, sgr, saf, "
             "tshsr)"
         )
     if options.get("coarse", wanted) != wanted:
         raise XRetrieveError(
             f"recipe key 'head.options.coarse' is {options['coarse']}, but {'a' if wanted else 'no'} stage has a "
-            "coarse_loss; leave the option out, the stages decide"
+            "coarse_loss or freezes the coarse vectors; leave the option out, the stages decide"
         )
     return {**options, "coarse": True} if wanted else options
 

@@ -15,7 +15,7 @@ from torch import nn
 from xretrieve.data.base import RetrievalDataset
 from xretrieve.data.cache import FeatureCache
 from xretrieve.errors import XRetrieveError
-from xretrieve.heads.base import learn_coarse_only, set_learning
+from xretrieve.heads.base import freeze_coarse, learn_coarse_only, set_learning
 from xretrieve.matcher import Matcher
 from xretrieve.tokens import Tokens
 from xretrieve.training.build import Split, make_split
@@ -96,6 +96,8 @@ class Loop:
             set_learning(part, name in learns)
             if name == "head" and name in learns and stage.loss is None:
                 learn_coarse_only(part)
+            if name == "head" and stage.freeze_coarse:
+                freeze_coarse(part)
             part.to(self.fabric.device)
         self.learns = learns
         live = [*learns, *(side for side in live_sides(recipe) if side not in learns)]

@@ -80,6 +80,8 @@ class StageConfig:
     """a second loss, on the cosines of a local head's coarse vectors: they can then pick candidates for the head"""
     coarse_weight: float = 1.0
     """factor on it"""
+    freeze_coarse: bool = False
+    """only what scores pairs learns: a local head's projections and coarse vectors stay as earlier stages left them"""
     group: int = 0
     """pairs are scored within groups of this many items of a batch, 0 for all pairs; for heads that score tokens"""
     group_pool: int = 0
@@ -153,12 +155,16 @@ class StageConfig:
         _need(self.batching == "images" or self.captions_per_image == 1, "captions_per_image", self.captions_per_image,
               "1 unless batching is images")
         _need(self.loss is not None or self.coarse_loss is not None, "loss", None, "given, unless coarse_loss is")
+        _need(not self.freeze_coarse or (self.loss is not None and self.coarse_loss is None), "freeze_coarse", True,
+              "false in a stage that trains the coarse vectors; it needs a loss and no coarse_loss")
         for key in ("group", "group_pool"):
             _need(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
         _need(not self.group or (self.group > 1 and self.batch_size % self.group == 0), "group", self.group,
               f"0, or a divisor of batch_size ({self.batch_size}) above 1")
         _need(not self.group_pool or self.group_pool >= self.group > 0, "group_pool", self.group_pool,
               f"0, or at least group ({self.group}, itself above 0)")
+        _need(not self.freeze_coarse or self.train in (None, ["head"]), "train", self.train,
+              "[head] or left out with freeze_coarse")
         _need(self.train is None or len(self.train) > 0, "train", self.train, "a list of image, text, head")
         for part, factor in self.lr_scale.items():
             if part not in PARTS:
@@ -263,6 +269,8 @@ class Recipe:
         _need(len(self.stages) > 0, "stages", self.stages, "a list of at least one stage")
         precisions = sorted({stage.precision for stage in self.stages})
         _need(len(precisions) == 1, "precision", precisions, "the same in all stages")
+        _need(not self.stages[0].freeze_coarse or self.start is not None, "stages.0.freeze_coarse", True,
+              "false, or `start` given: nothing has trained the coarse vectors yet")  # fmt: skip
         for i, stage in enumerate(self.stages):
             _need(stage.keep == "rsum" or self.task == "multi_query", f"stages.{i}.keep", stage.keep,
                   "rsum unless task is multi_query")  # fmt: skip
@@ -278,6 +286,8 @@ class Recipe:
     def trained(self, stage: int) -> list[str]:
         """Parts that learn in a stage: what it lists, else the head and every backbone that is not frozen."""
         listed = self.stages[stage].train
+        if self.stages[stage].freeze_coarse:
+            return ["head"]
         if listed is not None:
             return [p for p in PARTS if p in listed]
         return [p for p in PARTS if p == "head" or not getattr(self, p).frozen]

@@ -46,14 +46,18 @@ ASSERTED = 20  # captions whose scores must equal the loop's
 TOLERANCE = 1e-5  # of probabilities (SCAN: of its raw scores), float32
 
 
+def caption_lengths(count: int) -> torch.Tensor:
+    """Words with the start and end tokens: log-normal, mean about 15, a tail of long ones. (count,) int64"""
+    return (2 + torch.exp(2.437 + 0.4 * torch.randn(count)).round().clamp(3, 60)).long()
+
+
 def make(name: str, a: argparse.Namespace) -> tuple[LocalHead, Prepared, Prepared]:
     """A random head, captions of the lengths of Flickr30K's, and images, prepared."""
     kind, options = HEADS[name]
     torch.manual_seed(0)
     sizes = {"dim": a.dim} if kind == "scan" else {"dim": a.dim, "sim_dim": a.sim_dim, "dropout": 0.0}
     head = create_head(kind, image_dim=a.dim, text_dim=a.dim, image_project=False, **sizes, **options).eval()
-    # words with the start and end tokens: log-normal, mean about 15, a tail of long ones
-    lengths = (2 + torch.exp(2.437 + 0.4 * torch.randn(a.captions)).round().clamp(3, 60)).long()
+    lengths = caption_lengths(a.captions)
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     texts = Tokens.from_local(torch.randn(*mask.shape, a.dim), mask)
     images = Tokens.from_local(torch.randn(a.images, a.regions, a.dim))

@@ -256,7 +256,8 @@ class HMRN(MultiQueryHead):
         See :mod:`xretrieve.heads.bound`.
         """
         weights = self.round_weights(queries.mask.shape[1], queries.device).float()
-        return self.run(queries, gallery, memory, cheap=True)["score"], self.beta * weights[queries.mask.sum(1) - 1]
+        cheap = self.run(queries, gallery, memory, folded=(), cheap=True)["score"]  # no weight is read
+        return cheap, self.beta * weights[queries.mask.sum(1) - 1]
 
     def glance(self, sets: Prepared, gallery: Prepared, before: Tensor | None = None) -> Tensor:
         """T-I: what the last sentence finds in each image (N,). I-T: the two running sums of each region over the

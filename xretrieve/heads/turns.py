@@ -123,7 +123,7 @@ class Turns:
         cheap, width = self.bounds()
         if not width:
             return cheap
-        return torch.cat([self._full(self.set, piece) for piece in self.images.read()], 1)[0]
+        return self._every(self.set)[0]
 
     @torch.inference_mode()
     def top_k(self, k: int, chunk: int = CHUNK, bounded: bool = True) -> TopK:
@@ -147,8 +147,7 @@ class Turns:
         """As :meth:`top_k` for a set that is complete from the start, ``head.combine_sets`` of one set: the images are
         read once for all its sentences. What was added before does not count."""
         if not bounded or not hasattr(self.head, "cheap"):
-            scores = torch.cat([self._full(said, piece) for piece in self.images.read()], 1)
-            return TopK(*best(scores, None, min(k, len(self.images))), 1.0)
+            return TopK(*best(self._every(said), None, min(k, len(self.images))), 1.0)
         with precision(said.device.type, self.dtype):
             found = [self.head.cheap(said, piece, self.memory) for piece in self.images.read()]
         return self._bounded(said, torch.cat([cheap for cheap, _ in found], 1), found[0][1], k)
@@ -161,8 +160,13 @@ class Turns:
 
         return bounded_top_k(cheap, width, finish, k, SLACK[self.dtype or torch.float32], chunk)
 
-    def _full(self, said: Prepared, piece: Prepared, folded: object = None) -> Tensor:
-        if folded is None:
+    def _every(self, said: Prepared) -> Tensor:
+        """Full scores of all images (1,N)."""
+        folded = self.head.fold() if isinstance(self.head, MultiQueryHead) else None
+        return torch.cat([self._full(said, piece, folded) for piece in self.images.read()], 1)
+
+    def _full(self, said: Prepared, piece: Prepared, folded: object) -> Tensor:
+        if not isinstance(self.head, MultiQueryHead):
             return score_matrix(self.head, said, piece, self.memory, self.dtype)
         with precision(piece.device.type, self.dtype):
             return self.head.run(said, piece, self.memory, folded)["score"].float()

@@ -31,6 +31,10 @@ def test_a_row_is_scaled_to_all_sets_and_saves_its_scores(tmp_path):
     assert all(one["cpu"] > 0 and one["mb"] >= 0 for one in found.values())
 
 
+def test_the_count_at_published_sizes_is_the_specifications():
+    assert rounds.multiply_adds(rounds.parse([])) == pytest.approx(23.8e6, rel=0.01)
+
+
 @pytest.mark.slow
 def test_it_runs_as_a_script():
     done = subprocess.run([sys.executable, rounds.__file__, *TINY], capture_output=True, text=True, check=True)

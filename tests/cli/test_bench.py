@@ -15,8 +15,9 @@ SMALL = ["dataset.options={train: 24, val: 8, test: 12}", "stages.0.epochs=1", "
 def test_demo_ends_in_a_table_a_report_and_an_index_that_can_be_searched(tmp_path: Path, capsys) -> None:
     out = tmp_path / "demo"
     assert main(["bench", "demo", *SMALL, "--out", str(out)]) == 0
-    printed = capsys.readouterr().out
+    printed, said = capsys.readouterr()
     assert "scenes-dual" in printed and "untrained" in printed and "rsum" in printed
+    assert "scenes-sgr, with the encoders of image_text/scenes-dual" in said
     assert "protocol scenes-10 on scenes/test: 12 query sets" in printed and "scenes-dual, mean similarity" in printed
     assert "protocol full on scenes/test: 12 images, 60 captions" in printed and "95 % intervals" in printed
     page = (out / "report.html").read_text()
@@ -30,7 +31,10 @@ def test_demo_ends_in_a_table_a_report_and_an_index_that_can_be_searched(tmp_pat
     assert len(json.loads(capsys.readouterr().out)["hits"]) == 3
     assert main(["bench", "demo", *SMALL, "--out", str(out), "--json"]) == 0  # an earlier demo is replaced
     said = json.loads(capsys.readouterr().out)
-    assert len(said["reports"]) == 2 and len(said["rankings"]) == 2
+    assert [report["name"].split("/")[-1] for report in said["reports"]] == [
+        "scenes-dual", "scenes-sgr", "scenes-tshsr", "scenes-dual, untrained"
+    ]  # fmt: skip
+    assert len(said["rankings"]) == 2
     assert [len(report["rounds"]) for report in said["rounds"]] == [10, 10]
     assert said["rankings"][1]["query"]["texts"]
 

@@ -25,7 +25,7 @@ from xretrieve.training.run import Run
 from xretrieve.utils.files import write_json
 
 # What the demo trains, in this order; the first one answers the queries, those of task multi_query have a report apart.
-RECIPES = ("image_text/scenes-dual", "multi_query/scenes-hmrn-t2i")
+RECIPES = ("image_text/scenes-dual", "image_text/scenes-sgr", "image_text/scenes-tshsr", "multi_query/scenes-hmrn-t2i")
 MARKER = "demo.json"
 
 
@@ -72,8 +72,11 @@ def run_demo(
     write_json(out / MARKER, {"recipes": list(recipes), "overrides": overrides or []})
     runs = []
     for recipe in chosen:
+        if runs and recipe.task == "image_text" and recipe.stages[0].loss is None:
+            _warm_start(recipe, runs[0])
         epochs = sum(stage.epochs for stage in recipe.stages)
-        say(f"training {recipe.name}: {epochs} epochs on {recipe.dataset.name} ...")
+        begins = f", with the encoders of {runs[0].recipe.name}" if recipe.start else ""
+        say(f"training {recipe.name}{begins}: {epochs} epochs on {recipe.dataset.name} ...")
         runs.append(train(recipe, out=out / recipe.name.rsplit("/", 1)[-1], progress=progress))
     say("measuring the first model untrained beside it, indexing and searching the test pictures ...")
     test = load_split(chosen[0].dataset, "test")
@@ -86,6 +89,12 @@ def run_demo(
         ranking.to_html(out / f"search_{kind}.html")
     reports[0].save(out, rows=reports, log=runs[0].folder / "log.csv")
     return Demo(out, reports, rounds, gallery, rankings, time.perf_counter() - started)
+
+
+def _warm_start(recipe: Recipe, run: Run) -> None:
+    """Take the encoders of a finished run: two epochs of the first stage then do for the coarse vectors."""
+    recipe.start = str(run.folder)
+    recipe.stages[0].epochs = min(2, recipe.stages[0].epochs)
 
 
 def _untrained(recipe: Recipe, test: RetrievalDataset) -> Report:

@@ -30,12 +30,29 @@ class Region:
 
 @dataclass(frozen=True)
 class Triplet:
-    """A composed query: row of the reference image, the modification texts, row of the target image."""
+    """A composed query: row of the reference image, the modification texts, row of the target image.
+
+    Args:
+        reference: row of the reference image.
+        texts: at least one modification text; what several of them mean is the caption mode's business.
+        target: row of the target image; None where the annotations hide it.
+        kind: kind of edit (``colour``, ``add`` ...), empty where none is known.
+        id: of the query, unique in its split; empty ones are numbered.
+        category: the queries of a category share galleries (Fashion-IQ: ``dress``).
+        positives: rows of all images that fit the edit, the target among them; empty where only the target is known.
+        members: rows of the query's own small gallery (CIRR), reference and target among them.
+        extra: what else is known of it, by name (``old``, ``new``, ``same_model`` ...).
+    """
 
     reference: int
     texts: tuple[str, ...]
-    target: int
+    target: int | None
     kind: str = ""
+    id: str = ""
+    category: str = ""
+    positives: tuple[int, ...] = ()
+    members: tuple[int, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass

@@ -63,7 +63,8 @@ class Row:
     kind: str = "two"
 
 
-PUBLISHED: dict[str, Any] = {"residual": None}  # the coarse cosine in the logit is this project's addition
+# what of the base's options the published single-stream models and the two ideas alone do without
+PUBLISHED: dict[str, Any] = {"residual": None, "use_pooled": False, "text_hidden": 0}
 
 ROWS = [
     Row("dual", "dual encoder", head="dual", kind="other"),
@@ -101,7 +102,9 @@ def row_recipe(row: Row, base: Recipe, seed: int) -> Recipe:
     """The base recipe with a row's change."""
     values = to_dict(base)
     known = signature(head_class(row.head)).parameters
-    options = {k: v for k, v in base.head.options.items() if k in known} | row.options
+    own = base.head.options
+    options = {k: v for k, v in own.items() if k in known}
+    options |= {k: v for k, v in row.options.items() if k in own or k not in PUBLISHED}
     values |= {"name": f"ablation/{row.name}-s{seed}", "seed": seed, "expect": {}, "published": []}
     values["head"] = {"name": row.head, "options": options}
     for stage in values["stages"]:
@@ -117,6 +120,11 @@ def effective(recipe: Recipe) -> Recipe:
     defaults = {key: known.default for key, known in signature(head_class(recipe.head.name)).parameters.items()}
     options = {key: value for key, value in recipe.head.options.items() if value != defaults[key]}
     return replace(recipe, name="", head=HeadConfig(recipe.head.name, options))
+
+
+def same_model(file: Path, recipe: Recipe) -> bool:
+    """Whether a cell's recipe file trains what ``recipe`` trains."""
+    return effective(load_recipe(file)) == effective(recipe)
 
 
 def cosine_loss(stage: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +197,8 @@ class Table:
         folder = self.place(row.name, seed)
         meter = Meter(folder / "cost.json")
         recipe = row_recipe(BY_NAME[self.same[row.name]], self.base, seed)
-        run = train(recipe, out=folder, resume=True, on_step=meter.step)  # a finished one is checked and read
+        done = (folder / "report.json").is_file() and same_model(folder / "recipe.yaml", recipe)
+        run = Run.open(folder) if done else train(recipe, out=folder, resume=True, on_step=meter.step)
         if "parameters" not in self.cost(row.name, seed):
             meter.save(parameters=sum(p.numel() for p in run.matcher().head.parameters()))
         return run.report
@@ -202,7 +211,7 @@ class Table:
                 seed = int(path.parent.name.rpartition("-s")[2])
                 known = [(self.same[name], self.place(name, seed)) for name in row.members or (row.name,)]
                 files = [(name, folder / "recipe.yaml") for name, folder in known]
-                if all(file.is_file() and load_recipe(file) == row_recipe(BY_NAME[name], self.base, seed)
+                if all(file.is_file() and same_model(file, row_recipe(BY_NAME[name], self.base, seed))
                        for name, file in files):  # fmt: skip
                     found[row.name, seed] = Cell(Report.load(path.parent), **self.cost(row.name, seed))
         return found

@@ -110,7 +110,7 @@ class SAF(StreamHead):
             training.
         temperature: lambda of the cross-attention; default 9 for t2i and 4 for i2t.
         dim, sim_dim, region_norm, regions, dropout, image_project, text_project, image_norm, text_norm, image_dropout,
-            text_dropout, train_on, coarse, residual: as in :class:`xretrieve.heads.sgr.SGR`.
+            text_dropout, train_on, coarse, residual, use_pooled, text_hidden: as in :class:`xretrieve.heads.sgr.SGR`.
 
     Scores are logits.
     """
@@ -123,6 +123,7 @@ class SAF(StreamHead):
         regions: int = 36, dropout: float = 0.4, image_project: bool = True, text_project: bool | None = None,
         image_norm: bool = False, text_norm: bool = False, image_dropout: float = 0.0, text_dropout: float = 0.0,
         train_on: TrainOn = "probability", coarse: bool = False, residual: float | None = None,
+        use_pooled: bool = False, text_hidden: int = 0,
     ) -> None:  # fmt: skip
         super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
         self.single_stream(stream, temperature)

@@ -79,6 +79,9 @@ class SGR(StreamHead):
         coarse: whether the cosine of the global vectors is trained too; a recipe sets it by its `coarse_loss`.
         residual: null, or a temperature: the cosine of the global vectors, divided by it, is added to the logit, so the
             reasoning corrects the coarse score and does not have to reproduce it (not part of the published models).
+        use_pooled: join V and T with projections of the backbones' own pooled vectors: the coarse cosine is then the
+            mean of both cosines. The global node reads V and T alone (not part of the published models).
+        text_hidden: width of a residual perceptron in the projection of the text's pooled vector, 0 for none.
 
     Scores are logits.
     """
@@ -91,6 +94,7 @@ class SGR(StreamHead):
         image_project: bool = True, text_project: bool | None = None, image_norm: bool = False,
         text_norm: bool = False, image_dropout: float = 0.0, text_dropout: float = 0.0,
         train_on: TrainOn = "probability", coarse: bool = False, residual: float | None = None,
+        use_pooled: bool = False, text_hidden: int = 0,
     ) -> None:  # fmt: skip
         super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
         if steps < 1:

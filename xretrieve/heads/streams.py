@@ -12,10 +12,12 @@ from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.heads.attention import affinities, attend, attended_norm, attention_weights, swap_roles
 from xretrieve.heads.base import EPS, l2
 from xretrieve.heads.compare import compare
+from xretrieve.heads.dual import Side
 from xretrieve.heads.local import TEMPERATURES, LocalHead, Trace, captions_first, check_stream, roles
 from xretrieve.heads.precise import Affine, full
 from xretrieve.heads.scoring import Items, product_dtype
 from xretrieve.heads.similarity import GlobalVector, node_mask, region_count, xavier
+from xretrieve.tokens import Prepared, Tokens
 
 Stream = Literal["t2i", "i2t"]
 TrainOn = Literal["probability", "logit"]
@@ -48,6 +50,18 @@ class StreamHead(LocalHead):
         self.t_global_w = GlobalVector(dim, dropout)
         self.sim_tranglo_w = nn.Linear(dim, self.sim_dim)
         xavier(self.sim_tranglo_w)
+        self.pooled = nn.ModuleDict()  # of each side, where the coarse vectors hold the backbone's own as well
+        for side in ("image", "text") if config["use_pooled"] else ():
+            hidden = config["text_hidden"] if side == "text" else 0
+            self.pooled[side] = Side(config[f"{side}_dim"], dim, "", "pooled", True, hidden, config[f"{side}_dropout"],
+                                     config[f"{side}_norm"])  # fmt: skip
+        if config["text_hidden"] and not config["use_pooled"]:
+            raise XRetrieveError(f"head {self.name!r}: text_hidden is of the pooled vectors; it needs use_pooled: true")
+        if config["use_pooled"] and config["residual"] is None and not config["coarse"]:
+            raise XRetrieveError(
+                f"head {self.name!r}: with use_pooled there must be something that reads the pooled vectors: residual, "
+                "or a coarse_loss"
+            )
 
     def single_stream(self, stream: str, temperature: float | None) -> None:
         """Set up a head of one stream: its name, its lambda and its local projection."""
@@ -59,7 +73,27 @@ class StreamHead(LocalHead):
 
     def coarse_parts(self) -> list[nn.Module]:
         """Projections and global vectors."""
-        return [*super().coarse_parts(), self.v_global_w, self.t_global_w]
+        return [*super().coarse_parts(), self.v_global_w, self.t_global_w, self.pooled]
+
+    def prepare_gallery(self, tokens: Tokens) -> Prepared:
+        """As in the base class; ``pooled`` is V (B,D), or with ``use_pooled`` both vectors, (B,2D) of unit length."""
+        return self._join("image", tokens, super().prepare_gallery(tokens))
+
+    def prepare_queries(self, tokens: Tokens) -> Prepared:
+        """As in the base class; ``pooled`` is T (C,D), or with ``use_pooled`` both vectors, (C,2D) of unit length."""
+        return self._join("text", tokens, super().prepare_queries(tokens))
+
+    def _join(self, side: str, tokens: Tokens, prepared: Prepared) -> Prepared:
+        if not self.pooled:
+            return prepared
+        width = self.config[f"{side}_dim"]
+        if tokens.pooled.shape[1] != width:
+            raise XRetrieveError(
+                f"head {self.name!r}: use_pooled needs a {side} backbone whose pooled vector is as wide as its local "
+                f"tokens; it gives {tokens.pooled.shape[1]} and {width}"
+            )
+        both = torch.cat([prepared.pooled, self.pooled[side](tokens)], 1) / math.sqrt(2)  # half of each cosine
+        return Prepared(prepared.local, prepared.mask, both, prepared.extra)
 
     def image_vector(self, local: Tensor, mask: Tensor) -> Tensor:
         """V (B,D)."""
@@ -119,13 +153,15 @@ class StreamHead(LocalHead):
                 trace[f"{stream}_nodes"] = x
         return made
 
-    @staticmethod
-    def global_node(texts: Items, images: Items, layer: Affine) -> Tensor:
+    def global_node(self, texts: Items, images: Items, layer: Affine) -> Tensor:
         """The node of V and T, (g,B,C,S): an image's one context is V, with weight 1."""
         dtype = images.local.dtype
         (g, b, _), c = images.pooled.shape, texts.pooled.shape[1]
         one = images.pooled.new_ones(1, 1, 1, 1, 1).expand(g, b, 1, c, 1)
-        context, query = images.pooled.to(dtype)[:, :, None], texts.pooled.to(dtype)[:, :, None]
+        first, second = images.pooled, texts.pooled
+        if self.pooled:  # V and T are the first half
+            first, second = (x[..., : self.dim] * math.sqrt(2) for x in (first, second))
+        context, query = first.to(dtype)[:, :, None], second.to(dtype)[:, :, None]
         return compare(one, context, query, layer).squeeze(-2)
 
     def pair_bytes(self, words: int, regions: int) -> int:

@@ -85,7 +85,7 @@ class TSHSR(StreamHead):
         lambda_t2i, lambda_i2t: temperatures of the cross-attention.
         saf_norm: for ``readout="saf"``, see :class:`xretrieve.heads.saf.Filtration`.
         dim, sim_dim, region_norm, regions, dropout, image_project, text_project, image_norm, text_norm, image_dropout,
-            text_dropout, train_on, coarse, residual: as in :class:`xretrieve.heads.sgr.SGR`.
+            text_dropout, train_on, coarse, residual, use_pooled, text_hidden: as in :class:`xretrieve.heads.sgr.SGR`.
 
     Scores are logits (with mean fusion the exact logit of the mean probability).
     """
@@ -103,6 +103,7 @@ class TSHSR(StreamHead):
         text_project: bool | None = None, image_norm: bool = False, text_norm: bool = False,
         image_dropout: float = 0.0, text_dropout: float = 0.0, train_on: TrainOn = "probability", coarse: bool = False,
         residual: float | None = None,
+        use_pooled: bool = False, text_hidden: int = 0,
     ) -> None:  # fmt: skip
         super().__init__({k: v for k, v in locals().items() if k not in ("self", "__class__")})
         for key, value, known in (("streams", streams, ("both", *STREAMS)),

@@ -19,11 +19,15 @@ from xretrieve.errors import XRetrieveError, unknown
 # name -> "module:function", imported when it is asked for. The function is load(root, split, [layout,] **options);
 # its module may also have annotations(...) with the same arguments, which reads captions whose pictures are absent.
 LOADERS = {
+    "cirr": "xretrieve.data.cirr:load",
+    "fashion_iq": "xretrieve.data.fashion_iq:load",
     "flickr8k": "xretrieve.data.flickr8k:load",
     "flickr30k": "xretrieve.data.flickr30k:load",
     "mscoco": "xretrieve.data.mscoco:load",
     "phrases": "xretrieve.data.phrases:load",
+    "products": "xretrieve.data.products:load",
     "scenes": "xretrieve.data.scenes:load",
+    "shoes": "xretrieve.data.shoes:load",
     "visual_genome": "xretrieve.data.visual_genome:load",
 }
 

@@ -18,6 +18,7 @@ class DatasetInfo:
         paper: how to cite it.
         extra_splits: further splits, looked at only when they are there.
         put: what to put where under the data root.
+        scored: the split that scores are taken on.
     """
 
     title: str
@@ -28,6 +29,7 @@ class DatasetInfo:
     paper: str
     extra_splits: dict[str, tuple[int, int]] = field(default_factory=dict)
     put: str = ""
+    scored: str = "test"
 
 
 INFO: dict[str, DatasetInfo] = {
@@ -98,5 +100,46 @@ INFO: dict[str, DatasetInfo] = {
         url="generated on this machine: xretrieve data prepare scenes",
         terms="No restriction: made by this program from a seed.",
         paper="this project",
+    ),
+    "fashion_iq": DatasetInfo(
+        title="Fashion-IQ (dress, shirt, toptee; two relative captions a pair)",
+        tasks=("composed",),
+        splits={"train": (0, 0), "val": (15415, 0), "test": (15417, 0)},  # distinct; train depends on exclude_leaks
+        url="https://github.com/XiaoxiaoGuo/fashion-iq (captions, image_splits, and the links of the photos)",
+        terms="Annotations under CDLA-Permissive; the photos stay under their shop's terms.",
+        paper="Wu et al., CVPR 2021",
+        put="fashion_iq/captions/cap.*.json, fashion_iq/image_splits/split.*.json and fashion_iq/images/<id>.jpg",
+        scored="val",
+    ),
+    "shoes": DatasetInfo(
+        title="Shoes, relative captions",
+        tasks=("composed",),
+        splits={"train": (10000, 3000), "test": (4658, 600)},
+        url="https://github.com/XiaoxiaoGuo/fashion-retrieval (captions, lists), "
+        "http://tamaraberg.com/attributesDataset (photos)",
+        terms="For research only; the photos stay under their shop's terms.",
+        paper="Berg, Berg and Shih, ECCV 2010; Guo et al., NeurIPS 2018",
+        put="shoes/{relative_captions_shoes.json,captions_shoes.json,train_im_names.txt,eval_im_names.txt} and the "
+        "photos in folders of any depth below shoes/; VAL's shorter list, if wanted, as shoes/val/eval_im_names.txt",
+    ),
+    "cirr": DatasetInfo(
+        title="CIRR (version rc2; photos of NLVR2)",
+        tasks=("composed",),
+        splits={"train": (16939, 0), "val": (2297, 0), "test": (2315, 0)},
+        url="https://github.com/Cuberick-Orion/CIRR (captions, image_splits), https://github.com/lil-lab/nlvr (photos)",
+        terms="Annotations are CC BY 4.0; the photos by NLVR2's form, for research.",
+        paper="Liu et al., ICCV 2021",
+        put="cirr/captions/cap.rc2.*.json, cirr/image_splits/split.rc2.*.json and cirr/{train,dev,test1}/...",
+        scored="val",
+    ),
+    "products": DatasetInfo(
+        title="Products: triplets made from a catalogue by an exact rule",
+        tasks=("composed", "image_text"),
+        splits={"train": (0, 0), "val": (0, 0), "test": (0, 0)},  # as many as the catalogue has
+        url="any file of lines {\"id\": \"1\", \"title\": ..., \"gender_from_title\", \"master\", \"sub\", "
+        "\"article\", \"colour\", \"usage\", \"image\": \"images/1.jpg\"}",
+        terms="Those of the catalogue and its photos.",
+        paper="this project (the rule); the catalogue's own",
+        put="products/products.jsonl with products/images/*.jpg, or -o file=FILE",
     ),
 }

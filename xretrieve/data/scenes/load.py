@@ -12,6 +12,7 @@ import numpy as np
 from xretrieve.config import from_dict
 from xretrieve.data.base import Region, RetrievalDataset, Triplet
 from xretrieve.data.scenes.generate import SPLITS, generate, locked
+from xretrieve.data.scenes.meant import meant
 from xretrieve.data.scenes.options import VERSION, SceneOptions
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.utils.files import cache_root, read_json
@@ -126,10 +127,17 @@ def _read(folder: Path, split: str) -> RetrievalDataset:
             for row in rows
         ],
         regions=[[Region(tuple(r["box"]), r["text"]) for r in row["regions"]] for row in rows],
-        triplets=[
-            Triplet(number[t["reference"]], tuple(t["texts"]), number[t["target"]], t["kind"])
-            for t in _lines(folder / "triplets.jsonl", split)
-            if t["reference"] in number and t["target"] in number
-        ],
+        triplets=_triplets(folder, split, rows, number),
         turns="regions",
     )
+
+
+def _triplets(folder: Path, split: str, rows: list[dict[str, Any]], number: dict[str, int]) -> list[Triplet]:
+    asked = [
+        t for t in _lines(folder / "triplets.jsonl", split) if t["reference"] in number and t["target"] in number
+    ]
+    pairs = [(number[t["reference"]], number[t["target"]]) for t in asked]
+    return [
+        Triplet(reference, tuple(t["texts"]), target, t["kind"], f"{t['reference']}>{t['target']}", positives=fits)
+        for t, (reference, target), fits in zip(asked, pairs, meant(rows, pairs), strict=True)
+    ]

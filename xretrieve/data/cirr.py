@@ -1,0 +1,96 @@
+"""CIRR (Liu et al., ICCV 2021), version rc2: real photos of NLVR2, with a small gallery of six for every query.
+
+Layout of Cuberick-Orion/CIRR: ``captions/cap.rc2.<split>.json`` and ``image_splits/split.rc2.<split>.json``, which maps
+a name to its path below the photos.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from xretrieve.data.annotations import ImageRecord
+from xretrieve.data.triplet_annotations import (
+    TripletAnnotations,
+    TripletRecord,
+    folder_of,
+    need,
+    official_note,
+    read_list,
+)
+from xretrieve.data.triplets import ComposedDataset
+from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.utils.files import read_json
+
+NAME = "cirr"
+FOLDERS = (NAME, "CIRR", "cirr_dataset", "cirr_dataset/cirr")
+OFFICIAL = {"train": (28225, 16939), "val": (4181, 2297), "test1": (4148, 2315)}  # pairs, images
+SPLITS = {"train": "train", "val": "val", "dev": "val", "test": "test1", "test1": "test1"}
+
+
+def load(root: str | Path | None, split: str, **options: Any) -> ComposedDataset:
+    """The images of a split whose photo is here, with their queries; options as in :func:`annotations`."""
+    return annotations(root, split, **options).dataset()
+
+
+def annotations(
+    root: str | Path | None, split: str, *, photos: str | None = None, allow_missing: bool = False
+) -> TripletAnnotations:
+    """Read a split. Only ``target_hard`` is a target; the soft ones stay in the query's ``extra``.
+
+    Args:
+        root: the data root with ``cirr/``, or that folder itself.
+        split: ``train``, ``val``, or ``test`` (test1: its targets are with the evaluation server).
+        photos: the folder that the paths of ``image_splits`` start from; default: the dataset's own, or ``img_raw``.
+        allow_missing: see :class:`~xretrieve.data.triplets.ComposedDataset`.
+    """
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    name = SPLITS[split]
+    folder = folder_of(root, FOLDERS, "captions/cap.rc2.*.json", NAME)
+    caption_file = folder / "captions" / f"cap.rc2.{name}.json"
+    list_file = folder / "image_splits" / f"split.rc2.{name}.json"
+    need([caption_file, list_file], NAME)
+    paths = read_json(list_file)
+    if not isinstance(paths, dict):
+        raise XRetrieveError(f"{list_file}: expected an object of image name to path, got {type(paths).__name__}")
+    places = [Path(photos).expanduser()] if photos else [folder, folder / "img_raw", folder.parent]
+    images = [ImageRecord(str(i), _photo(places, str(path)), [], [], {"split": name}) for i, path in paths.items()]
+    hidden = name == "test1"
+    keys = ("pairid", "reference", "caption", "img_set") + (() if hidden else ("target_hard",))
+    queries = [_query(row, paths, hidden) for row in read_list(caption_file, keys)]
+    notes = official_note(f"cirr {name}", (len(queries), len(images)), OFFICIAL[name])
+    outside = sum(len(row.extra["members"]) - len(row.members) for row in queries)
+    if outside:
+        notes.append(f"{outside:,} members of subsets are not in the image list; they are left out")
+    return TripletAnnotations(
+        NAME, "test" if hidden else name, "rc2", str(folder), images, [str(p) for p in places if p.is_dir()],
+        notes=notes, queries=queries, galleries={name: [record.id for record in images]}, hidden=hidden,
+        allow_missing=allow_missing,
+    )  # fmt: skip
+
+
+def found(root: str | Path | None = None) -> list[str]:
+    """What lies under the root, one phrase."""
+    try:
+        folder = folder_of(root, FOLDERS, "captions/cap.rc2.*.json", NAME)
+    except XRetrieveError:
+        return []
+    return [f"captions ({', '.join(sorted(p.name.split('.')[2] for p in folder.glob('captions/cap.rc2.*.json')))})"]
+
+
+def _query(row: dict[str, Any], listed: dict[str, Any], hidden: bool) -> TripletRecord:
+    members = [str(name) for name in row["img_set"]["members"]]
+    extra = {"pairid": row["pairid"], "soft": row.get("target_soft") or {}, "members": members}
+    return TripletRecord(
+        str(row["pairid"]),
+        str(row["reference"]),
+        None if hidden else str(row["target_hard"]),
+        (str(row["caption"]),),
+        members=tuple(name for name in members if name in listed),
+        extra=extra,
+    )
+
+
+def _photo(places: list[Path], path: str) -> Path | None:
+    return next((place / path for place in places if (place / path).is_file()), None)

@@ -152,6 +152,10 @@ for _name, _gallery, _turns, _also, _order, _about in (
 
 def protocol_from_dict(values: dict[str, Any]) -> Protocol:
     """The inverse of ``dataclasses.asdict``, for the protocol that a report was stored with."""
+    if values.get("task") == "composed":
+        from xretrieve.evaluation.composed_protocols import ComposedProtocol
+
+        return ComposedProtocol(**values)
     return (RoundsProtocol if values.get("task") == "multi_query" else Protocol)(**values)
 
 
@@ -163,6 +167,10 @@ def get_protocol(protocol: str | Protocol | None, dataset: str = "", images: int
     """
     if isinstance(protocol, Protocol):
         return protocol
+    from xretrieve.evaluation import composed_protocols  # it needs this module
+
+    if protocol is None and dataset in ("fashion_iq", "shoes", "cirr", "products"):  # made for composed queries only
+        return composed_protocols.usual(dataset)
     if protocol is None:
         usual = (
             (dataset.startswith("flickr") and images == 1000, "flickr-1k"),
@@ -172,7 +180,9 @@ def get_protocol(protocol: str | Protocol | None, dataset: str = "", images: int
         )
         protocol = next((name for fits, name in usual if fits), "full")
     if protocol not in _PROTOCOLS:
-        raise unknown("protocol", protocol, _PROTOCOLS)
+        if (found := composed_protocols.find(protocol)) is not None:
+            return found
+        raise unknown("protocol", protocol, [*_PROTOCOLS, *composed_protocols.ALIASES])
     return _PROTOCOLS[protocol]
 
 
@@ -182,4 +192,7 @@ def list_protocols(task: str = "") -> list[str]:
     >>> list_protocols("image_text")
     ['coco-1k', 'coco-5k', 'flickr-1k', 'full']
     """
-    return sorted(name for name, protocol in _PROTOCOLS.items() if task in ("", protocol.task))
+    from xretrieve.evaluation import composed_protocols
+
+    own = sorted(name for name, protocol in _PROTOCOLS.items() if task in ("", protocol.task))
+    return own + (composed_protocols.names() if task in ("", "composed") else [])

@@ -13,13 +13,21 @@ if TYPE_CHECKING:
     from xretrieve.heads.base import Head
 
 _HEADS = {
+    "combiner": "xretrieve.heads.combiner:Combiner",
+    "constant": "xretrieve.heads.sums:Constant",
     "cosine": "xretrieve.heads.cosine:Cosine",
+    "dqu": "xretrieve.heads.dqu:DQU",
     "drilldown": "xretrieve.heads.drilldown:DrillDown",
     "dual": "xretrieve.heads.dual:DualEncoder",
     "hmrn": "xretrieve.heads.hmrn:HMRN",
+    "image_only": "xretrieve.heads.sums:ImageOnly",
+    "progressive": "xretrieve.heads.progressive:Progressive",
     "saf": "xretrieve.heads.saf:SAF",
     "scan": "xretrieve.heads.scan:SCAN",
     "sgr": "xretrieve.heads.sgr:SGR",
+    "sum": "xretrieve.heads.sums:Sum",
+    "text_only": "xretrieve.heads.sums:TextOnly",
+    "tirg": "xretrieve.heads.tirg:TIRG",
     "tshsr": "xretrieve.heads.tshsr:TSHSR",
 }
 

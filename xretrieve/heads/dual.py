@@ -56,6 +56,10 @@ class Side(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tensor:
         """Unit vectors (N, D)."""
+        return l2(self.raw(tokens))
+
+    def raw(self, tokens: Tokens) -> Tensor:
+        """The same before they get unit length (N, D), float32."""
         if self.source == "local" and not tokens.local.shape[1]:
             raise XRetrieveError(
                 "head 'dual' reads local tokens, but the backbone gives none: set its source to 'pooled'"
@@ -68,7 +72,7 @@ class Side(nn.Module):
             y = y + self.residual(x)
         if self.pool is not None:
             y = self.pool(y, tokens.mask)  # (N,D)
-        return l2(y.float())
+        return y.float()
 
 
 class DualEncoder(Head):

@@ -30,7 +30,7 @@ def losses() -> list[str]:
     """
     from xretrieve.training.losses import list_losses
 
-    return list_losses()
+    return list_losses(TASK)
 
 
 def fusions() -> list[str]:

@@ -55,7 +55,7 @@ def losses() -> list[str]:
     """
     from xretrieve.training.losses import list_losses
 
-    return list_losses()
+    return list_losses(TASK)
 
 
 def datasets() -> list[str]:

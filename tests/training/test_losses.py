@@ -144,7 +144,8 @@ def test_the_scale_stays_at_or_below_its_limit_and_can_come_back() -> None:
 
 
 def test_wrong_names_say_the_right_one() -> None:
-    assert list_losses() == ["hinge", "infonce"]
+    assert list_losses("image_text") == ["hinge", "infonce"]
+    assert list_losses() == ["hinge", "infonce", "match", "soft_triplet"]
     with pytest.raises(XRetrieveError, match="did you mean 'infonce'"):
         create_loss("infonec")
     with pytest.raises(XRetrieveError, match="did you mean 'margin'"):

@@ -201,25 +201,34 @@ class HardestHinge(PairLoss):
 _LOSSES: dict[str, type[PairLoss]] = {"infonce": InfoNCE, "hinge": HardestHinge}
 
 
-def list_losses() -> list[str]:
-    """Names that :func:`create_loss` knows.
+def _losses(task: str) -> dict[str, type[Any]]:
+    from xretrieve.training.composed_losses import Match, SoftTriplet  # they build on this module
 
-    >>> list_losses()
+    composed: dict[str, type[Any]] = {"match": Match, "soft_triplet": SoftTriplet}
+    return composed if task == "composed" else dict(_LOSSES) if task else {**_LOSSES, **composed}
+
+
+def list_losses(task: str = "") -> list[str]:
+    """Names that :func:`create_loss` knows, of one task or of all.
+
+    >>> list_losses("image_text")
     ['hinge', 'infonce']
     """
-    return sorted(_LOSSES)
+    return sorted(_losses(task))
 
 
-def create_loss(name: str, **options: Any) -> PairLoss:
+def create_loss(name: str, **options: Any) -> Any:
     """Build a loss by name; an unknown name or option is an error that names the nearest one.
 
     >>> create_loss("hinge", margin=0.1).margin
     0.1
     """
-    if name not in _LOSSES:
-        raise unknown("loss", name, _LOSSES)
-    known = list(inspect.signature(_LOSSES[name]).parameters)
+    known = _losses("")
+    if name not in known:
+        raise unknown("loss", name, known)
+    taken = inspect.signature(known[name]).parameters.values()
+    allowed = [p.name for p in taken if p.kind is p.POSITIONAL_OR_KEYWORD]
     for key in options:
-        if key not in known:
-            raise unknown(f"option of loss {name!r}:", key, known)
-    return _LOSSES[name](**options)
+        if key not in allowed:
+            raise unknown(f"option of loss {name!r}:", key, allowed)
+    return known[name](**options)

@@ -17,7 +17,8 @@ from xretrieve.heads.base import Head
 from xretrieve.heads.local import LocalHead
 from xretrieve.heads.multi import MultiQueryHead
 
-FAMILIES = ("scan", "sgr", "saf", "tshsr", "hmrn", "drilldown")
+COMPOSED_FAMILIES = ("combiner", "tirg", "dqu")  # composed queries
+FAMILIES = ("scan", "sgr", "saf", "tshsr", "hmrn", "drilldown", *COMPOSED_FAMILIES)
 SET_FAMILIES = ("hmrn", "drilldown")  # query sets instead of captions
 SIZES = {  # what of a state says how wide things are: (key, axis)
     "feat_dim": ("img_enc.fc.weight", 1),

@@ -14,6 +14,7 @@ from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.heads.local import LocalHead
 from xretrieve.heads.scoring import Items
 from xretrieve.interop.parts import (
+    COMPOSED_FAMILIES,
     SET_FAMILIES,
     SIZES,
     build_local_head,
@@ -50,7 +51,8 @@ def replay(
     """Recompute a model's arrays in float32 on the CPU.
 
     Args:
-        family: ``scan``, ``sgr``, ``saf`` or ``tshsr``; for ``hmrn`` and ``drilldown`` see :func:`replay_sets`.
+        family: ``scan``, ``sgr``, ``saf`` or ``tshsr``; for ``hmrn`` and ``drilldown`` see :func:`replay_sets`, for
+            ``combiner``, ``tirg`` and ``dqu`` :func:`replay_composed`.
         state: parameters and buffers under their published names (``img_enc.fc.weight``, ...).
         inputs: ``images`` (B,R,F), ``captions`` (C,L) word ids, ``lengths`` (C,).
         options: ``direction``, ``lambda_softmax``, ``fusion``, ...; what is left out has the value of the published
@@ -65,6 +67,10 @@ def replay(
         from xretrieve.interop.replay_sets import replay_sets
 
         return replay_sets(family, state, inputs, options or {})
+    if family in COMPOSED_FAMILIES:
+        from xretrieve.interop.replay_composed import replay_composed
+
+        return replay_composed(family, state, inputs, options or {})
     options = _options(family, options or {})
     weights = {key: read_array(value, f"state {key}") for key, value in state.items()}
     widths = sizes(family, weights, "state")

@@ -103,7 +103,7 @@ def test_the_table_is_made_cell_by_cell_and_no_cell_twice(base: Recipe, tmp_path
     assert row["metrics"]["rsum"] == pytest.approx((each["0"] + each["1"]) / 2)
     assert row["against"]["avg-sgr"]["seeds"] == [0]
     # as above, and the same model by other names: without a residual in the base these rows are not cells of their own
-    assert {row["name"] for row in again["rows"]} == {*made, "two-cluster", "sgr-residual"}
+    assert {row["name"] for row in again["rows"]} == {*made, "two-cluster", "residual", "sgr-extras"}
     text = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "| avg-sgr* |" in text and "against avg-sgr" in text and "protocol full" in text
     assert json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))["rows"] == again["rows"]

@@ -14,6 +14,7 @@ import numpy as np
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.bootstrap import intervals, resampled
+from xretrieve.evaluation.composed_protocols import ComposedProtocol
 from xretrieve.evaluation.heat import sample_heats
 from xretrieve.evaluation.metrics import Metrics, Setting, compute_folds, fold_members
 from xretrieve.evaluation.protocols import Protocol, RoundsProtocol, get_protocol
@@ -38,6 +39,7 @@ def evaluate(
     name: str = "",
     trec: str | Path | None = None,
     combine: str = "",
+    allow_missing: bool | None = None,
 ) -> Report:
     """Rank every image for every caption and every caption for every image; or all images for every query set.
 
@@ -54,10 +56,21 @@ def evaluate(
         trec: a folder for TREC run and qrels files of both directions (of every round, for query sets).
         combine: for query sets, how sentences become a set: by the ``head``, or ``mean_similarity``, ``rank_fusion``
             or ``paragraph`` (:mod:`xretrieve.heads.fusion`).
+        allow_missing: for composed queries, evaluate although photos are missing; None: as the dataset says.
 
-    A protocol of the task ``multi_query`` gives a :class:`~xretrieve.evaluation.round_report.RoundsReport`.
+    A protocol of the task ``composed`` gives a :class:`~xretrieve.evaluation.composed_report.ComposedReport`, one of
+    the task ``multi_query`` a :class:`~xretrieve.evaluation.round_report.RoundsReport`.
     """
     protocol = get_protocol(protocol, dataset.name, len(dataset))
+    if isinstance(protocol, ComposedProtocol):
+        from xretrieve.evaluation.composed import evaluate_composed
+
+        if combine:
+            raise XRetrieveError(f"combine={combine!r} is for query sets; {protocol.name!r} ranks composed queries")
+        return evaluate_composed(
+            matcher, dataset, protocol, cache, batch_size, progress, bootstrap, seed, name=name, trec=trec,
+            allow_missing=allow_missing,
+        )
     protocol.check(len(dataset), dataset.coverage)  # before the hours of encoding
     wall, cpu = time.perf_counter(), time.process_time()
     if isinstance(protocol, RoundsProtocol):

@@ -184,6 +184,10 @@ class Report:
             from xretrieve.evaluation.round_report import RoundsReport
 
             cls = RoundsReport  # the stored kind decides
+        if values.get("protocol", {}).get("task") == "composed":
+            from xretrieve.evaluation.composed_report import ComposedReport
+
+            cls = ComposedReport
         try:
             with np.load(folder / "ranks.npz", allow_pickle=False) as arrays:
                 counts = cls._counts(arrays)

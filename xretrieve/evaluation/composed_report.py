@@ -1,0 +1,123 @@
+"""`ComposedReport`: what an evaluation of composed queries found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from xretrieve.errors import XRetrieveError
+from xretrieve.evaluation.bootstrap import Difference, differences
+from xretrieve.evaluation.composed_metrics import (
+    ComposedCounts,
+    ComposedSetting,
+    measures,
+    resampled_composed,
+    values_of,
+)
+from xretrieve.evaluation.composed_samples import ComposedSample
+from xretrieve.evaluation.metrics import Metric
+from xretrieve.evaluation.report import Report
+
+
+@dataclass
+class ComposedReport(Report):
+    """The report of a protocol of the task ``composed``; metric names: :func:`~..composed_metrics.measures`.
+
+    Args:
+        about: what else belongs beside the numbers (the data, which weights were kept).
+        with_lost: the metrics over all queries, those with missing photos as misses; empty when none is missing.
+    """
+
+    about: dict[str, str] = field(default_factory=dict)
+    with_lost: dict[str, float] = field(default_factory=dict)
+
+    item, setting_class, sample_class = "query", ComposedSetting, ComposedSample
+
+    @property
+    def headline(self) -> Metric:
+        """The metric that models are selected by."""
+        name = self.protocol.headline  # type: ignore[attr-defined]
+        return self[name if name in self.metrics.values else next(iter(self.metrics))]
+
+    @property
+    def ranks(self) -> np.ndarray:
+        """(Q,) 0-based ranks of the targets under the protocol's tie rule."""
+        return self.counts.strict.ranks(self.protocol.ties)
+
+    def rows(self) -> list[tuple[str, dict[str, str]]]:
+        """The table: (row label, column label -> metric name), a row for each category, kind of edit, or one."""
+        return table_rows(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As :meth:`Report.to_dict`, with the second value of incomplete data."""
+        return {**super().to_dict(), "about": self.about, "with_lost": self.with_lost}
+
+    def page(self, **options: Any) -> str:
+        """The HTML page; options as in :func:`xretrieve.evaluation.composed_html.render_composed`."""
+        from xretrieve.evaluation.composed_html import render_composed
+
+        return render_composed(self, **options)
+
+    def differences(self, other: Report, resamples: int, seed: int) -> dict[str, Difference]:
+        """Metric by metric, ``other`` minus this one, resampled over the same pairs."""
+        if not np.array_equal(self.counts.pair, other.counts.pair):
+            raise XRetrieveError("these runs cannot be compared: their queries come from different triplets")
+        tables = [measures(r.counts, r.protocol) for r in (self, other)]  # type: ignore[arg-type]
+        drawn = [
+            resampled_composed(table, r.counts, resamples=resamples, seed=seed)
+            for table, r in zip(tables, (self, other), strict=True)
+        ]
+        found = differences(*drawn, *(values_of(t, r.counts.here) for t, r in zip(tables, (self, other), strict=True)))
+        return {name: d for name, d in found.items() if "ceiling" not in name}  # a ceiling is the data's
+
+    def _arrays(self) -> dict[str, Any]:
+        return self.counts.arrays() | {"ranks": self.ranks}
+
+    @classmethod
+    def _counts(cls, arrays: Any) -> ComposedCounts:
+        return ComposedCounts.from_arrays(arrays)
+
+    @classmethod
+    def _values(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return super()._values(values) | {"about": values["about"], "with_lost": values["with_lost"]}
+
+    def __str__(self) -> str:
+        from xretrieve.evaluation.composed_terminal import composed_text
+
+        return composed_text(self)
+
+    def __rich__(self) -> Any:
+        from xretrieve.evaluation.composed_terminal import composed_rich
+
+        return composed_rich(self)
+
+
+def table_rows(report: ComposedReport) -> list[tuple[str, dict[str, str]]]:
+    """Which metrics stand in which row and column of a report's table."""
+    protocol, names = report.protocol, report.metrics.values
+    ks = protocol.ks
+    kind = getattr(protocol, "metrics", "recalls")
+    if kind == "categories":
+        groups = [name for name in report.metrics.setting.galleries if name]  # type: ignore[attr-defined]
+        rows = [(c, {f"R@{k}": f"{c}_r{k}" for k in ks}) for c in groups]
+        return [*rows, ("mean", {**{f"R@{k}": f"mean_r{k}" for k in ks}, "mean": "mean"})]
+    if kind == "relaxed":
+        columns = {f"{how} R@{k}": f"{how}_r{k}" for how in ("relaxed", "strict") for k in ks}
+        columns |= {"mAP@10": "map10", **{f"ceiling R@{k}": f"ceiling_r{k}" for k in ks}}
+        groups = ["mean", *_kinds(report), "", "same_model"]
+        rows = []
+        for group in groups:
+            own = {label: f"{group}_{name}".strip("_") for label, name in columns.items()}
+            own = {label: name for label, name in own.items() if name in names}
+            if own:
+                rows.append(({"mean": "mean of kinds", "": "all queries"}.get(group, group.replace("_", " ")), own))
+        return rows
+    columns = {f"R@{k}": f"r{k}" for k in ks}
+    columns |= {f"subset R@{name.removeprefix('subset_r')}": name for name in names if name.startswith("subset_r")}
+    return [("all queries", {**columns, "mean": "mean"})]
+
+
+def _kinds(report: ComposedReport) -> list[str]:
+    return list(dict.fromkeys(kind for kind in report.counts.kind.tolist() if kind))

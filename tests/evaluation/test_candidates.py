@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import xretrieve as xr
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.candidates import (
     attribute_ceiling,
@@ -15,7 +16,6 @@ from xretrieve.evaluation.candidates import (
     member_counts,
     ordered,
     removed,
-    replay_metrics,
 )
 
 OPTIONS = ("ks", "subset_ks", "map_ks", "ties")
@@ -30,7 +30,7 @@ def part(golden: Path, prefix: str) -> tuple[dict, dict, dict]:
 @pytest.mark.parametrize("prefix", ["", "plain/", "one/", "self/"])
 def test_golden_metrics(golden: Path, prefix: str) -> None:
     inputs, options, expected = part(golden, prefix)
-    found = replay_metrics(inputs, options)
+    found = xr.interop.replay("composed_metrics", {}, inputs, options)
     assert expected
     for name, want in expected.items():
         got = found[name]

@@ -157,6 +157,9 @@ def replay_metrics(inputs: dict[str, Any], options: dict[str, Any]) -> dict[str,
             be left out, with what needs them.
         options: ``ks``, ``subset_ks``, ``map_ks``, ``ties``.
     """
+    missing = next((name for name in ("scores", "reference", "target") if name not in inputs), None)
+    if missing:
+        raise XRetrieveError(f"composed_metrics: no input {missing!r}; give scores (Q,G), reference and target (Q,)")
     scores, reference, target = (np.asarray(inputs[k]) for k in ("scores", "reference", "target"))
     ks = [int(k) for k in options.get("ks", (1, 5, 10, 50))]
     ties = str(options.get("ties", "expected"))

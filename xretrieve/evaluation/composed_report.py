@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,3 +122,13 @@ def table_rows(report: ComposedReport) -> list[tuple[str, dict[str, str]]]:
 
 def _kinds(report: ComposedReport) -> list[str]:
     return list(dict.fromkeys(kind for kind in report.counts.kind.tolist() if kind))
+
+
+def trained(recipe: Mapping[str, Any], headline: str) -> dict[str, str]:
+    """For ``about``: which weights of a run were kept, and its seed; empty without a recipe. Keys of recipe.yaml."""
+    if not recipe:
+        return {}
+    stages = recipe.get("stages") or [{}]
+    loss = stages[-1].get("keep") == "loss"
+    kept = f"best by {'the loss' if loss else headline} on {recipe.get('dataset', {}).get('name', '')}/val"
+    return {"weights": f"{kept}; training seed {recipe.get('seed', 0)}"}

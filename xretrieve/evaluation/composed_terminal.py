@@ -148,7 +148,8 @@ def _empty(title: str, headings: Sequence[str]) -> Any:
     table = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False,
                   padding=(0, 1, 0, 0))  # fmt: skip
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=number > 0, min_width=0 if number else 14)
+        side = {"justify": "right", "no_wrap": True} if number else {"min_width": 14}
+        table.add_column(heading, **side)  # type: ignore[arg-type]
     return table
 
 

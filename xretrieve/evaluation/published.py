@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.evaluation.composed_protocols import find
+from xretrieve.evaluation.published_composed import composed_rows
 from xretrieve.evaluation.rows import PublishedRow
 
 _COLUMNS = {("flickr30k", "flickr-1k"): 1, ("mscoco", "coco-1k"): 2, ("mscoco", "coco-5k"): 3}
@@ -66,7 +68,8 @@ def published_rows(dataset: str, protocol: str, names: Sequence[str] | None = No
     """The figures printed for a dataset under a protocol; empty where there are none.
 
     Args:
-        dataset, protocol: what they were printed for: the whole test split, never a part of it.
+        dataset, protocol: what they were printed for: the whole test split, never a part of it. For composed queries
+            the full name of a protocol; see :func:`~xretrieve.evaluation.published_composed.composed_rows`.
         names: only these, in this order; a name that is not there is an error. None: all.
 
     >>> [row.values["rsum"] for row in published_rows("flickr30k", "flickr-1k") if row.name == "SGRAF* (paper)"]
@@ -75,6 +78,8 @@ def published_rows(dataset: str, protocol: str, names: Sequence[str] | None = No
     []
     """
     rows = _all_rows(_COLUMNS.get((dataset, protocol)))
+    if (task := find(protocol)) is not None:
+        rows = composed_rows(task.name)
     if names is None:
         return list(rows.values())
     wrong = next((name for name in names if name not in rows), None)

@@ -26,7 +26,7 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class MemberRow:
-    """What a model measured here: recalls and rsum by metric name; ``low`` and ``high`` are rsum's interval."""
+    """What a model measured here: recalls and rsum by metric name; ``low`` and ``high`` are the interval of rsum, or of the headline."""
 
     name: str
     values: dict[str, float]
@@ -36,5 +36,6 @@ class MemberRow:
 
 def member_row(report: Report) -> MemberRow:
     """The row of a report."""
-    names = [name for name in report.metrics if "_r" in name or name == "rsum"]  # of both directions, or of all rounds
-    return MemberRow(report.name, {n: report[n].value for n in names}, report["rsum"].low, report["rsum"].high)
+    head = getattr(report, "headline", None) or report["rsum"]
+    names = [name for name in report.metrics if "_r" in name or name == head.name]  # both directions, rounds, kinds
+    return MemberRow(report.name, {n: report[n].value for n in names}, head.low, head.high)

@@ -18,6 +18,7 @@ from xretrieve.heads.local import LocalHead
 from xretrieve.heads.multi import MultiQueryHead
 
 COMPOSED_FAMILIES = ("combiner", "tirg", "dqu")  # composed queries
+METRICS_FAMILY = "composed_metrics"  # no model: scores become metrics
 FAMILIES = ("scan", "sgr", "saf", "tshsr", "hmrn", "drilldown", *COMPOSED_FAMILIES)
 SET_FAMILIES = ("hmrn", "drilldown")  # query sets instead of captions
 SIZES = {  # what of a state says how wide things are: (key, axis)
@@ -36,7 +37,7 @@ SPARE = {"hmrn": ("sim_enc.v_global_w.embedding_local.1.", "sim_enc.v_global_w.e
 def check_family(family: str) -> str:
     """A family's name, or an error that lists them."""
     if family not in FAMILIES:
-        raise unknown("family", str(family), FAMILIES)
+        raise unknown("family", str(family), [*FAMILIES, METRICS_FAMILY])
     return family
 
 

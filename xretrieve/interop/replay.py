@@ -15,6 +15,7 @@ from xretrieve.heads.local import LocalHead
 from xretrieve.heads.scoring import Items
 from xretrieve.interop.parts import (
     COMPOSED_FAMILIES,
+    METRICS_FAMILY,
     SET_FAMILIES,
     SIZES,
     build_local_head,
@@ -52,7 +53,8 @@ def replay(
 
     Args:
         family: ``scan``, ``sgr``, ``saf`` or ``tshsr``; for ``hmrn`` and ``drilldown`` see :func:`replay_sets`, for
-            ``combiner``, ``tirg`` and ``dqu`` :func:`replay_composed`.
+            ``combiner``, ``tirg`` and ``dqu`` :func:`replay_composed`; ``composed_metrics`` has no state, see
+            :func:`~xretrieve.evaluation.candidates.replay_metrics`.
         state: parameters and buffers under their published names (``img_enc.fc.weight``, ...).
         inputs: ``images`` (B,R,F), ``captions`` (C,L) word ids, ``lengths`` (C,).
         options: ``direction``, ``lambda_softmax``, ``fusion``, ...; what is left out has the value of the published
@@ -63,6 +65,10 @@ def replay(
         intermediates; ``grad/NAME``, ``grad_sum/NAME``; ``train/scores`` and ``train/state_after/NAME`` (one pass in
         training mode without dropout, not scan). Places beyond a caption's length are 0.
     """
+    if family == METRICS_FAMILY:
+        from xretrieve.evaluation.candidates import replay_metrics
+
+        return replay_metrics(dict(inputs), dict(options or {}))
     if check_family(family) in SET_FAMILIES:
         from xretrieve.interop.replay_sets import replay_sets
 

@@ -37,12 +37,14 @@ def list_datasets(root: str | None = ROOT, as_json: bool = AS_JSON) -> None:
     rows = []
     for name in datasets.names():
         card = datasets.info(name)
-        rows.append({
-            "name": name,
-            "title": card.title if card else name,
-            "tasks": list(card.tasks) if card else [],
-            "found": datasets.found(name, root),
-        })
+        rows.append(
+            {
+                "name": name,
+                "title": card.title if card else name,
+                "tasks": list(card.tasks) if card else [],
+                "found": datasets.found(name, root),
+            }
+        )
     if as_json:
         _print_json({"root": str(data_root(root)), "datasets": rows})
         return
@@ -111,11 +113,22 @@ def show(
     if page:
         write_text(page, showing.page(data, shown))
     if as_json:
-        _print_json({"name": data.name, "split": data.split, "layout": data.layout, "images": len(data),
-                     "captions": len(data.captions), "coverage": data.coverage, "examples": shown})
+        _print_json(
+            {
+                "name": data.name,
+                "split": data.split,
+                "layout": data.layout,
+                "images": len(data),
+                "captions": len(data.captions),
+                "coverage": data.coverage,
+                "examples": shown,
+            }
+        )
         return
-    typer.echo(f"{data.name} {data.split} ({data.layout}): {len(data):,} of {data.expected_images:,} images, "
-               f"{len(data.captions):,} captions")
+    typer.echo(
+        f"{data.name} {data.split} ({data.layout}): {len(data):,} of {data.expected_images:,} images, "
+        f"{len(data.captions):,} captions"
+    )
     for example in shown:
         typer.echo(f"\n{example['id']}  {example['image']}")
         boxed = {region["text"] for region in example["regions"]}  # said with their box below
@@ -169,14 +182,24 @@ def prepare(
     if backbone:
         chosen = {**options, **({"layout": layout} if layout else {})}
         done["cache"] = work.warm_features(
-            name, root, split or ["train", "val", "test"], backbone, weights, progress=_terminal() and not as_json,
-            backbone_options=apply_overrides({}, backbone_option), **chosen,
+            name,
+            root,
+            split or ["train", "val", "test"],
+            backbone,
+            weights,
+            progress=_terminal() and not as_json,
+            backbone_options=apply_overrides({}, backbone_option),
+            **chosen,
         )
     if name == "scenes" and not done:
         for one in split or ["train", "val", "test"]:
             data = datasets.load(name, root, one, **options)
-            done[one] = {"images": len(data), "captions": len(data.captions), "triplets": len(data.triplets),
-                         "folder": str(Path(str(data.images[0])).parent)}
+            done[one] = {
+                "images": len(data),
+                "captions": len(data.captions),
+                "triplets": len(data.triplets),
+                "folder": str(Path(str(data.images[0])).parent),
+            }
     if not done:
         raise XRetrieveError(f"say what to prepare for {name}: --extract, --vocab, --features or --backbone NAME")
     if as_json:
@@ -191,11 +214,20 @@ def _print_report(report: Any) -> None:
     from rich.table import Table
 
     console = _console()
-    table = Table("split", "layout", "images", "captions", "distinct", "words mean/max", "regions")
+    asked = any(s.queries for s in report.splits)
+    last = "composed queries" if asked else "regions"
+    table = Table("split", "layout", "images", "captions", "distinct", "words mean/max", last)
     for s in report.splits:
         words = f"{s.words_mean:.1f} / {s.words_max}" if s.captions else ""
-        table.add_row(s.split, s.layout or "-", f"{s.images:,} of {s.expected_images:,}", f"{s.captions:,}",
-                      f"{s.distinct_captions:,}", words, f"{s.regions:,}" if s.regions else "")
+        table.add_row(
+            s.split,
+            s.layout or "-",
+            f"{s.images:,} of {s.expected_images:,}",
+            f"{s.captions:,}",
+            f"{s.distinct_captions:,}",
+            words,
+            f"{s.queries_here:,} of {s.queries:,}" if asked else f"{s.regions:,}" if s.regions else "",
+        )
     where = f"under {report.root}" if report.name != "scenes" else "(generated)"
     console.print(f"\n[bold]{escape(report.name)}[/bold] {escape(where)}")
     console.print(table)

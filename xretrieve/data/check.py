@@ -13,6 +13,7 @@ from xretrieve.data.base import FeatureRow
 from xretrieve.data.info import DatasetInfo
 from xretrieve.data.picture_index import picture_problem
 from xretrieve.data.precomp import bad_feature_rows, feature_header
+from xretrieve.data.triplet_annotations import TripletAnnotations
 from xretrieve.errors import UnknownNameError, XRetrieveError
 from xretrieve.utils.files import data_root
 
@@ -37,6 +38,8 @@ class SplitCheck:
     words_max: int = 0
     captions_per_image: tuple[int, int] = (0, 0)
     regions: int = 0
+    queries: int = 0
+    queries_here: int = 0
     missing: int = 0
     first_missing: list[str] = field(default_factory=list)
     broken: int = 0
@@ -144,6 +147,11 @@ def _check_split(
     result.images, result.missing, result.broken = len(here), len(found.missing), len(broken)
     result.first_missing, result.first_broken = found.missing[:FIRST], broken[:FIRST]
     result.usable = len(here) > len(broken) and bool(captions)
+    if isinstance(found, TripletAnnotations):
+        present = {record.id for record in here}
+        result.queries = len(found.queries)
+        result.queries_here = sum(not found.lost(query, present) for query in found.queries)
+        result.usable = len(here) > len(broken) and result.queries_here > 0
     result.effect = _effect(result, found)
     result.notes = _notes(result, found, card)
     return result
@@ -183,9 +191,12 @@ def _effect(result: SplitCheck, found: Annotations) -> str:
     n, whole = result.images, result.expected_images
     if not n:
         return (
-            f"cannot be evaluated: the captions of {whole:,} images are here but no picture or feature file; looked in "
+            f"cannot be evaluated: the {'annotations' if result.queries else 'captions'} of {whole:,} images are here "
+            "but no picture or feature file; looked in "
             f"{'; '.join(found.looked_for)}" + (f". {found.hint}" if found.hint else "")
         )
+    if isinstance(found, TripletAnnotations) and not result.queries_here:
+        return f"cannot be evaluated: {n:,} of {whole:,} photos are here, but no query has both of its own"
     if not result.usable:
         return f"cannot be evaluated: all {n:,} pictures or feature rows are broken"
     parts = []
@@ -194,9 +205,26 @@ def _effect(result: SplitCheck, found: Annotations) -> str:
             f"the gallery is {n:,} of {whole:,} images, "
             "so recalls are higher than the full protocol's and not comparable"
         )
+    if isinstance(found, TripletAnnotations):
+        parts += _of_queries(result, found)
     if result.broken:
         parts.append(f"evaluation would stop at {result.broken:,} broken pictures or rows; get them again")
     return "; ".join(parts) or "complete"
+
+
+def _of_queries(result: SplitCheck, found: TripletAnnotations) -> list[str]:
+    """What the state of the files does to composed queries."""
+    said = []
+    lost = result.queries - result.queries_here
+    if lost:
+        reach = 100 * result.queries_here / result.queries
+        said.append(
+            f"{lost:,} of {result.queries:,} queries lost a photo: a score is given over the {result.queries_here:,} "
+            f"others, and over all with those as misses (at most {reach:.1f} %); evaluate with --allow-missing"
+        )
+    if found.hidden:
+        said.append("its targets are not public: queries can be answered, not scored")
+    return said
 
 
 def _notes(result: SplitCheck, found: Annotations, card: DatasetInfo | None) -> list[str]:

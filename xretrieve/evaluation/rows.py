@@ -26,7 +26,10 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class MemberRow:
-    """What a model measured here: recalls and rsum by metric name; ``low`` and ``high`` are the interval of rsum, or of the headline."""
+    """What a model measured here: recalls and rsum by metric name.
+
+    ``low`` and ``high`` are the interval of rsum, or of the headline.
+    """
 
     name: str
     values: dict[str, float]

@@ -21,6 +21,8 @@ PLACES = {
     "BackboneConfig": "`image` and `text`",
     "HeadConfig": "`head`",
     "StageConfig": "an entry of `stages`",
+    "DomainConfig": "`domain` of a stage",
+    "CompositionConfig": "`composition` of a stage",
     "LossConfig": "`loss` and `coarse_loss` of a stage",
     "MemberConfig": "an entry of `members`, unless it is a name only",
 }

@@ -56,12 +56,22 @@ def query_texts(texts: Sequence[str], mode: str) -> list[str]:
     return orders
 
 
-def draw_text(texts: Sequence[str], mode: str, rng: random.Random) -> str:
-    """One training text of a triplet: drawn among the queries of a mode, or by the rule of ``and-random``."""
+def training_texts(texts: Sequence[str], mode: str) -> list[str]:
+    """The texts of a triplet that training draws from, each as likely: the queries of a mode, or those of
+    ``and-random``.
+
+    >>> training_texts(["is red", "long"], "and-random")
+    ['Is red and long', 'Long and is red', 'Is red', 'Long']
+    """
     if mode != "and-random":
-        return rng.choice(query_texts(texts, mode))
+        return query_texts(texts, mode)
     parts = _some(clean(texts), texts)
-    return _join(rng.choice([parts, parts[::-1], parts[:1], parts[-1:]]))
+    return [_join(said) for said in (parts, parts[::-1], parts[:1], parts[-1:])]
+
+
+def draw_text(texts: Sequence[str], mode: str, rng: random.Random) -> str:
+    """One training text of a triplet, of :func:`training_texts`."""
+    return rng.choice(training_texts(texts, mode))
 
 
 def _join(parts: Sequence[str]) -> str:

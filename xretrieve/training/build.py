@@ -30,6 +30,12 @@ def load_split(config: DatasetConfig, split: str) -> RetrievalDataset:
     return datasets.load(config.name, root=config.root, split=split, layout=config.layout, **config.options)
 
 
+def test_split(config: DatasetConfig) -> RetrievalDataset:
+    """The split that a run is measured on: test; val where the test split's targets are not public."""
+    test = load_split(config, "test")
+    return load_split(config, "val") if getattr(test, "hidden", False) else test
+
+
 def build_matcher(recipe: Recipe, captions: list[str]) -> Matcher:
     """Backbones and head with their start weights; torch's generator must have been seeded.
 
@@ -44,15 +50,15 @@ def build_matcher(recipe: Recipe, captions: list[str]) -> Matcher:
     head = build_head(recipe.head.name, image, text, **head_options(recipe))
     matcher = Matcher(image, text, head, name=recipe.name)
     if recipe.start is not None:
-        start_from(matcher, recipe.start)
+        start_from(matcher, recipe.start, by_word=recipe.task == "composed")
     return matcher
 
 
-def start_from(matcher: Matcher, folder: str) -> dict[str, int]:
+def start_from(matcher: Matcher, folder: str, by_word: bool = False) -> dict[str, int]:
     """Copy the weights of a run wherever a tensor's name and shape agree; returns how many matrices of each part.
 
-    A text side of another vocabulary is an error (the same row would be another word), and so is a run of which
-    nothing fits. Frozen backbones keep what the recipe gives them.
+    A text side of another vocabulary is an error (the same row would be another word), unless ``by_word`` copies word
+    by word; and so is a run of which nothing fits. Frozen backbones keep what the recipe gives them.
     """
     given = load(folder)
     if not isinstance(given, Matcher):
@@ -62,12 +68,16 @@ def start_from(matcher: Matcher, folder: str) -> dict[str, int]:
         own, other = getattr(matcher, part), getattr(given, part)
         if part != "head" and own.frozen:
             continue
+        theirs = other.state_dict()
         if part == "text" and own.preprocessing() != other.preprocessing():
-            raise XRetrieveError(
-                f"recipe key 'start': the text side of {folder} has another vocabulary or preprocessing; train on the "
-                "same captions with the same text.options"
-            )
-        mine, theirs = own.state_dict(), other.state_dict()
+            moved = _by_word(own, other) if by_word else {}
+            if not moved:
+                raise XRetrieveError(
+                    f"recipe key 'start': the text side of {folder} has another vocabulary or preprocessing; train on "
+                    "the same captions with the same text.options"
+                )
+            theirs |= moved
+        mine = own.state_dict()
         fits = {k: v for k, v in theirs.items() if k in mine and mine[k].shape == v.shape}
         own.load_state_dict({**mine, **fits})
         copied[part] = sum(v.ndim > 1 for v in fits.values())  # a bias of one number fits anywhere
@@ -77,6 +87,17 @@ def start_from(matcher: Matcher, folder: str) -> dict[str, int]:
             f"{matcher.head.name!r}); the start must be a run with the same backbones, or of the same family and widths"
         )
     return copied
+
+
+def _by_word(own: Any, other: Any) -> dict[str, Any]:
+    """Our word vectors with those of the other text side in place of ours for every word that both know."""
+    ours, theirs = (getattr(side, "vocabulary", None) for side in (own, other))
+    if ours is None or theirs is None or own.embed.weight.shape[1] != other.embed.weight.shape[1]:
+        return {}
+    both = [word for word in ours.words if word in theirs.numbers]
+    weight = own.embed.weight.detach().clone()
+    weight[[ours.numbers[word] for word in both]] = other.embed.weight.detach()[[theirs.numbers[w] for w in both]]
+    return {"embed.weight": weight}
 
 
 def head_options(recipe: Recipe) -> dict[str, Any]:

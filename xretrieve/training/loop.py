@@ -72,8 +72,10 @@ class Loop:
     def run(self) -> None:
         """All stages that are left."""
         for number in range(self.at.stage, len(self.recipe.stages)):
-            self._open(number)
             stage = self.recipe.stages[number]
+            if stage.skip:
+                continue
+            self._open(number)
             for epoch in range(self.at.epoch, stage.epochs):
                 if self.at.epoch < stage.epochs:  # an early stop sets it to the end
                     self._epoch(stage, epoch)
@@ -89,8 +91,10 @@ class Loop:
         if number > 0 and self.point is None:
             self._take_best()
             self.at.stage, self.at.epoch, self.at.step, self.at.waited = number, 0, 0, 0
-            before = recipe.stages[number - 1]
-            if stage.keep != before.keep or (stage.loss is None) != (before.loss is None):
+            before = next((s for s in recipe.stages[number - 1 :: -1] if not s.skip), stage)
+            if stage.keep != before.keep or any(
+                (getattr(stage, key) is None) != (getattr(before, key) is None) for key in ("loss", "domain")
+            ):
                 self.at.best = Progress().best  # another measure
         for name, part in parts.items():
             set_learning(part, name in learns)
@@ -104,9 +108,10 @@ class Loop:
         splits = self._splits(live)
         if self.fabric.is_global_zero:
             note_skipped(self.folder, splits)
-        self.work = create_work(recipe, splits)
+        self.work = create_work(recipe, splits, stage)
         wanted = {"loss": stage.loss, "coarse_loss": stage.coarse_loss}
         losses = {key: create_loss(loss.name, **loss.options) for key, loss in wanted.items() if loss is not None}
+        losses |= self.work.modules(parts["head"])
         kept = {p: m for p, m in parts.items() if p == "head" or not getattr(recipe, p).frozen}
         self.saved = nn.ModuleDict({**kept, **losses})
         if self.point is not None:

@@ -66,6 +66,51 @@ class LossConfig:
 
 
 @dataclass
+class DomainConfig:
+    """Single-modality queries: descriptions and pictures of the dataset, no triplets."""
+
+    tasks: list[Literal["t2i", "i2i", "attributes"]] = field(default_factory=lambda: ["t2i", "i2i"])
+    """t2i: a description finds its picture, and back; i2i: a picture finds another view of its item, and back;
+    attributes: known tags are read off the picture"""
+    i2i_weight: float = 1.0
+    """factor on the loss of i2i"""
+    attribute_weight: float = 1.0
+    """factor on the loss of attributes"""
+    shared_tags: int = 0
+    """i2i: where an item has no second photo, one of an item with at least this many tags in common is taken; 0: no.
+    Else the picture is flipped and cropped twice (in cached features nothing but dropout differs)"""
+
+    def __post_init__(self) -> None:
+        _need(len(self.tasks) > 0 and len({*self.tasks}) == len(self.tasks), "domain.tasks", self.tasks,
+              "a list of t2i, i2i, attributes, each at most once")  # fmt: skip
+        for key in ("i2i_weight", "attribute_weight", "shared_tags"):
+            _need(0 <= getattr(self, key) < math.inf, f"domain.{key}", getattr(self, key), "0 or more")
+
+
+@dataclass
+class CompositionConfig:
+    """Triplets: a reference picture and a modification text find the target picture."""
+
+    label: Literal["none", "logprob", "cosine", "grid"] = "logprob"
+    """what teaches a head's weights of image and text, beside the match: how well each alone finds the target"""
+    label_weight: float = 1.0
+    """factor on it"""
+    label_tau: float = 0.05
+    """temperature of the softmax over the batch's targets in the label"""
+    label_kappa: float = 4.0
+    """temperature of the logprob label; large values give 1/2"""
+    texts: str = ""
+    """caption mode in training; default: the protocol's (and-random where that is `and`)"""
+    same: list[str] = field(default_factory=list)
+    """metadata keys: targets that agree in all of them count as each other's duplicates"""
+
+    def __post_init__(self) -> None:
+        _need(0 <= self.label_weight < math.inf, "composition.label_weight", self.label_weight, "0 or more")
+        for key in ("label_tau", "label_kappa"):
+            _need(0 < getattr(self, key) < math.inf, f"composition.{key}", getattr(self, key), "above 0")
+
+
+@dataclass
 class StageConfig:
     """One pass of training with its own optimizer; a recipe has one or more.
 
@@ -82,6 +127,15 @@ class StageConfig:
     """factor on it"""
     freeze_coarse: bool = False
     """only what scores pairs learns: a local head's projections and coarse vectors stay as earlier stages left them"""
+    domain: DomainConfig | None = None
+    """task composed: the stage learns from descriptions and pictures of the domain (stage 2 of the three)"""
+    composition: CompositionConfig | None = None
+    """task composed: the stage learns from triplets (stage 3)"""
+    skip: bool = False
+    """the stage is left out, as if it were not listed"""
+    chunk: int = 0
+    """task composed: sides that learn are encoded this many items at a time, and once more in the backward pass: large
+    batches in the memory of a chunk, the same gradients; 0: all at once"""
     group: int = 0
     """pairs are scored within groups of this many items of a batch, 0 for all pairs; for heads that score tokens"""
     group_pool: int = 0
@@ -127,8 +181,9 @@ class StageConfig:
     eval_every: int = 1
     """epochs between validations; the last epoch is always validated"""
     keep: Literal["rsum", "rounds", "loss"] = "rsum"
-    """what the kept weights are best at: validation rsum (of query sets: R@1 + R@5 + R@10 of the last round); for query
-    sets also its mean over all rounds, or the lowest validation loss"""
+    """what the kept weights are best at: validation rsum (of query sets: R@1 + R@5 + R@10 of the last round; of
+    composed queries: the protocol's headline); for query sets also its mean over all rounds, or the lowest validation
+    loss"""
     patience: int = 0
     """validations without a better value of `keep` before the stage stops, 0 for never"""
     ema: float = 0.0
@@ -157,7 +212,7 @@ class StageConfig:
         _need(self.loss is not None or self.coarse_loss is not None, "loss", None, "given, unless coarse_loss is")
         _need(not self.freeze_coarse or (self.loss is not None and self.coarse_loss is None), "freeze_coarse", True,
               "false in a stage that trains the coarse vectors; it needs a loss and no coarse_loss")
-        for key in ("group", "group_pool"):
+        for key in ("group", "group_pool", "chunk"):
             _need(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
         _need(not self.group or (self.group > 1 and self.batch_size % self.group == 0), "group", self.group,
               f"0, or a divisor of batch_size ({self.batch_size}) above 1")
@@ -209,7 +264,8 @@ class Recipe:
     overrides: dict[str, Any] = field(default_factory=dict)
     """with members: keys set in every member's recipe, before its own; dataset, protocol and seed are set anyway"""
     start: str | None = None
-    """a run folder whose weights the first stage starts from, wherever name and shape agree; default: fresh weights"""
+    """a run folder whose weights the first stage starts from, wherever name and shape agree; default: fresh weights.
+    For task composed this is stage 1, where the backbones' own weights do not share a space"""
     task: str = "image_text"
     """folder of tasks/ that it belongs to"""
     turns: int = 0
@@ -244,6 +300,19 @@ class Recipe:
         for i, stage in enumerate(self.stages):
             _need(not stage.group or self.task == "image_text", f"stages.{i}.group", stage.group,
                   "0 unless task is image_text")
+            self._check_composed(i, stage)
+
+    def _check_composed(self, i: int, stage: StageConfig) -> None:
+        given = [key for key in ("domain", "composition") if getattr(stage, key) is not None]
+        if self.task != "composed":
+            for key in (*given, *(["chunk"] if stage.chunk else [])):
+                _need(False, f"stages.{i}.{key}", getattr(stage, key), "left out unless task is composed")
+            return
+        _need(len(given) == 1, f"stages.{i}", stage.name, "a stage with either `domain` or `composition`")
+        _need(stage.loss is not None, f"stages.{i}.loss", None, "given")
+        for key in ("coarse_loss", "freeze_coarse"):
+            _need(not getattr(stage, key), f"stages.{i}.{key}", getattr(stage, key), "left out of task composed")
+        _need(stage.captions_per_image == 1, f"stages.{i}.captions_per_image", stage.captions_per_image, "1")
 
     def _check_members(self) -> None:
         self.members = [MemberConfig(m) if isinstance(m, str) else m for m in self.members]
@@ -266,7 +335,8 @@ class Recipe:
             _need(getattr(self, key) is not None, key, None, "given (or `members`, for an ensemble)")
         for key, value in (("fusion", self.fusion != "mean"), ("overrides", self.overrides)):
             _need(not value, key, getattr(self, key), "left out: it is for recipes with `members`")
-        _need(len(self.stages) > 0, "stages", self.stages, "a list of at least one stage")
+        _need(any(not stage.skip for stage in self.stages), "stages", self.stages,
+              "a list of at least one stage that is not skipped")  # fmt: skip
         precisions = sorted({stage.precision for stage in self.stages})
         _need(len(precisions) == 1, "precision", precisions, "the same in all stages")
         _need(not self.stages[0].freeze_coarse or self.start is not None, "stages.0.freeze_coarse", True,

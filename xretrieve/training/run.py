@@ -18,8 +18,9 @@ from xretrieve.data.turns import spoken
 from xretrieve.errors import XRetrieveError
 from xretrieve.matcher import Matcher
 from xretrieve.training.bar import Bar
-from xretrieve.training.build import build_matcher, head_options, load_split
+from xretrieve.training.build import build_matcher, head_options, load_split, test_split
 from xretrieve.training.checkpoint import Progress, clean, find_point, load_progress
+from xretrieve.training.composed_recipe import check_composed, stage_notes
 from xretrieve.training.log import read_log
 from xretrieve.training.loop import Loop
 from xretrieve.training.losses import create_loss
@@ -150,13 +151,15 @@ def preflight(recipe: Recipe) -> None:
     from xretrieve.evaluation.published import published_rows
 
     protocol = get_protocol(recipe.protocol)
-    if protocol.task != recipe.task and "multi_query" in (protocol.task, recipe.task):
+    if protocol.task != recipe.task and {"multi_query", "composed"} & {protocol.task, recipe.task}:
         raise XRetrieveError(
             f"recipe key 'protocol': {protocol.name!r} is of task {protocol.task}, the recipe of task {recipe.task}; "
             f"{recipe.task} has {', '.join(list_protocols(recipe.task)) or 'none'}"
         )
     published_rows(recipe.dataset.name, recipe.protocol, recipe.published)
     head_options(recipe)
+    if recipe.task == "composed":
+        check_composed(recipe)
     for stage in recipe.stages:
         for loss in (stage.loss, stage.coarse_loss):
             if loss is not None:
@@ -242,6 +245,11 @@ def _process(
     if recipe.task == "multi_query":  # its captions are the turns; vocabularies come from training text alone
         data = (spoken(data[0]), spoken(data[1]))
         captions = data[0].captions
+    elif recipe.task == "composed":
+        from xretrieve.training.triplets import triplet_data
+
+        data = tuple(triplet_data(recipe, data))
+        captions = data[0].captions + data[1].captions
     else:
         captions = data[0].captions + data[1].captions
     matcher = build_matcher(recipe, captions)
@@ -274,9 +282,11 @@ def finish(folder: Path, recipe: Recipe, device: torch.device | str = "cpu") -> 
     rows = read_json(point / "state.json")["rows"]
     plot_curves(rows, folder / "curves.png", recipe.name)
     matcher = Matcher.load(folder / "matcher").to(device).eval()
-    test = load_split(recipe.dataset, "test")
+    test = test_split(recipe.dataset)
     report = evaluate(matcher, test, protocol=recipe.protocol, cache=FeatureCache(), combine=recipe.combine)
     report.warnings += skipped_warnings(folder)
+    if recipe.task == "composed":
+        report.warnings += stage_notes(recipe, matcher)
     return Run(folder, recipe, save_report(report, recipe, folder), rows)
 
 

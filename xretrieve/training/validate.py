@@ -53,12 +53,15 @@ def encode_feed(
 
 
 def goal(metrics: dict[str, float], keep: str = "rsum") -> float:
-    """The number to keep the best of; more is better, and it is never below 0.
+    """The number to keep the best of; more is better, and it is never below 0. That of composed queries is the
+    protocol's headline.
 
     >>> goal({"rsum": 200.0}), goal({"rsum": 200.0, "val_loss": 3.0}, "loss")
     (200.0, 0.25)
     """
-    return 1 / (1 + metrics["val_loss"]) if keep == "loss" else metrics[keep]
+    if keep == "loss":
+        return 1 / (1 + metrics["val_loss"])
+    return metrics["headline"] if "headline" in metrics else metrics[keep]
 
 
 def recalls(scores: Tensor, owner: np.ndarray) -> dict[str, float]:

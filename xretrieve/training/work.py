@@ -29,6 +29,8 @@ class PairWork:
         splits: train and validation, with their feeds.
     """
 
+    stage: StageConfig
+
     def __init__(self, recipe: Recipe, splits: Sequence[Split]) -> None:
         self.recipe = recipe
         self.train, self.val = splits
@@ -38,6 +40,10 @@ class PairWork:
         base = BatchSampler(self.train.dataset.owner, stage.batch_size, stage.batching, stage.captions_per_image,
                             self.recipe.seed, number, world, self.train.usable)  # fmt: skip
         return base if vectors is None else GroupSampler(base, vectors, stage.group, stage.group_pool)
+
+    def modules(self, head: Any) -> dict[str, Any]:
+        """What learns in this stage only, beside the losses."""
+        return {}
 
     def trainee(self, *parts: Any) -> Trainee:
         """The module whose forward is one step; arguments as for :class:`Trainee`."""
@@ -67,10 +73,20 @@ def live_sides(recipe: Recipe) -> list[str]:
     return ["text"] if recipe.task == "multi_query" and recipe.combine == "paragraph" else []
 
 
-def create_work(recipe: Recipe, splits: Sequence[Split]) -> PairWork:
-    """The work of the recipe's task."""
+def create_work(recipe: Recipe, splits: Sequence[Split], stage: StageConfig) -> PairWork:
+    """The work of a stage of the recipe's task."""
+    work = _work(recipe, splits, stage)
+    work.stage = stage
+    return work
+
+
+def _work(recipe: Recipe, splits: Sequence[Split], stage: StageConfig) -> PairWork:
     if recipe.task == "multi_query":
         from xretrieve.training.sets import SetWork
 
         return SetWork(recipe, splits)
+    if recipe.task == "composed":
+        from xretrieve.training.triplets import CompositionWork, DomainWork
+
+        return DomainWork(recipe, splits, stage) if stage.domain is not None else CompositionWork(recipe, splits)
     return PairWork(recipe, splits)

@@ -45,7 +45,7 @@ class Sums:
 
 
 def make_composed(name: str = "fashion_iq", lost: int = 0, folder: Path | None = None) -> ComposedDataset:
-    """40 images in two halves (categories of Fashion-IQ), 30 triplets with two captions, kinds, positives and subsets."""
+    """40 images in two halves (Fashion-IQ's categories), 30 triplets with two captions, kinds, positives, subsets."""
     n = 40
     triplets = []
     for k in range(30):
@@ -54,8 +54,10 @@ def make_composed(name: str = "fashion_iq", lost: int = 0, folder: Path | None =
         target = target if target != reference else base + (k + 1) % 20
         fits = tuple(sorted({target, *((base + (k + step) % 20) for step in (5, 11) if (k + step) % 20 != k % 20)}))
         members = tuple(dict.fromkeys([reference, target, *(base + (k + step) % 20 for step in (2, 4, 6, 8))]))
-        triplets.append(Triplet(reference, (f"make it {k}", f"and longer by {k}"), target, ("colour", "size")[k % 2],
-                                f"q{k}", category if name == "fashion_iq" else "", fits, members, {"same_model": k % 3 == 0}))  # fmt: skip
+        texts, kind = (f"make it {k}", f"and longer by {k}"), ("colour", "size")[k % 2]
+        category = category if name == "fashion_iq" else ""
+        extra = {"same_model": k % 3 == 0}
+        triplets.append(Triplet(reference, texts, target, kind, f"q{k}", category, fits, members, extra))
     gone = [Lost(f"lost{k}", ("x", "y"), (f"gone{k}",), "colour", "dress") for k in range(lost)]
     paths = [folder / f"p{i}.png" if folder else Path(f"absent-{i}.png") for i in range(n)]
     for i, path in enumerate(paths if folder else ()):

@@ -87,18 +87,18 @@ def beside(report: ComposedReport) -> Any:
     """The report's row above what others published under the same gallery rule, each with its own protocol."""
     from rich.text import Text
 
+    if report.metrics.setting.coverage < 1:
+        return Text("published figures are left out: photos are missing", style="italic")
     names = [name for _, own in report.rows() for name in own.values() if name in _printed(report)]
-    table = _empty("", ["model", *(n.replace("_", "\n") for n in names), "protocol"])
-    table.columns[-1].no_wrap = False
-    table.add_row(Text("measured here", style="italic"))
-    table.add_row(report.name, *(f"{report[n].value:.1f}" for n in names), report.protocol.name)
+    title = "measured here, and published by others (not measured here)"
+    table = _empty(title, ["", *(n.replace("_", "\n") for n in names)])
+    table.columns[0].min_width = 24
+    own = Text(report.name).append(f"\n{report.protocol.name}", style="dim")
+    table.add_row(own, *(f"{report[n].value:.1f}" for n in names))
     table.add_section()
-    whole = report.metrics.setting.coverage >= 1
-    said = "published by others, not measured here" if whole else "published figures are left out: photos are missing"
-    table.add_row(Text(said, style="italic"))
-    for row in report.published if whole else ():
+    for row in report.published:
         values = [f"{row.values[n]:.2f}" if n in row.values else "" for n in names]
-        table.add_row(row.name, *values, row.source)
+        table.add_row(Text(row.name, style="italic").append(f"\n{row.source}", style="dim"), *values)
     return table
 
 

@@ -6,6 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from xretrieve.data.base import FeatureRow
 from xretrieve.errors import QueryKindError, XRetrieveError
 from xretrieve.explain.attention import attention_of
@@ -60,11 +62,17 @@ def _exact(store: Store, matcher: Matcher, query: Query, row: int, whole: bool) 
 
 
 def _coarse(store: Store, matcher: Matcher, query: Query, row: int) -> list[dict[str, Any]]:
-    """Each text and picture of a query alone, scored by the coarse vectors."""
+    """Each text and picture of a query alone, scored by the coarse vectors; what of both is in a composed query."""
     vector, parts = store.vectors([row])[0], []
     for about, alone in _alone(query):
         asked = matcher.encode_query(alone, coarse=True) if store.has_tokens else matcher.encode_query(alone)
         parts.append(about | {"score": float(to_numpy(asked.pooled)[0] @ vector)})
+    head = getattr(matcher, "head", None)
+    if isinstance(query, ImageText) and head is not None and not store.has_tokens:
+        with torch.inference_mode():
+            weights = head.query_weights(matcher.encode_images([query.image]), matcher.encode_texts([query.text]))
+        if weights is not None:
+            parts = [part | {"weight": float(w)} for part, w in zip(parts, weights[0], strict=True)]
     return parts
 
 

@@ -92,9 +92,10 @@ class Ranking:
         """What made the hit at ``place`` (from 0) score as it does.
 
         ``parts`` lists each text and picture of the query with its own score against the hit (``cosine`` for heads with
-        unit vectors). Heads that compare words and regions add ``attention``: which words look at which regions and the
-        reverse, and where the regions lie (:func:`xretrieve.explain.attention_of` lists its keys). Heads over query
-        sets say what each sentence found where (:func:`xretrieve.explain.sets.set_told`).
+        unit vectors); of an `ImageText` query also its ``weight``: how much of the picture and of the text is in the
+        composed vector, 1 in all. Heads that compare words and regions add ``attention``: which words look at which
+        regions and the reverse, and where the regions lie (:func:`xretrieve.explain.attention_of` lists its keys).
+        Heads over query sets say what each sentence found where (:func:`xretrieve.explain.sets.set_told`).
         """
         if not -len(self) <= place < len(self):
             raise XRetrieveError(f"explain({place}): the ranking has {len(self)} hits, counted from 0")

@@ -18,10 +18,13 @@ FORMATS = (".png", ".html")
 @app.command()
 def explain(
     gallery: Annotated[Path, typer.Argument(metavar="INDEX", help="A gallery made by `xretrieve index`.")],
-    text: Annotated[str, typer.Argument(help="What the picture shows.")],
+    text: Annotated[
+        str, typer.Argument(help="What the picture shows; with --image, what should be different.")
+    ],
     more: Annotated[
         list[str] | None, typer.Option("--and", help="Another detail of the same picture; repeatable.")
     ] = None,
+    image: Annotated[Path | None, typer.Option(help="A reference picture.")] = None,
     rank: Annotated[int, typer.Option(help="Which result to explain, from 1.", min=1)] = 1,
     out: Annotated[
         Path | None, typer.Option(help="Draw it: FILE.png (a figure) or FILE.html (a page to click through).")
@@ -43,7 +46,7 @@ def explain(
 
     if out is not None and out.suffix.lower() not in FORMATS:
         raise XRetrieveError(f"--out {out}: write a file name that ends in .png or .html")
-    query, wanted = make_query(text, more or [], None), parse_where(where or [])
+    query, wanted = make_query(text, more or [], image), parse_where(where or [])
     opened = open_gallery(gallery, model, weights, coarse)
     ranking = opened.search(query, k=rank, where=wanted, rerank=parse_rerank(rerank))
     if len(ranking) < rank:
@@ -98,7 +101,8 @@ def print_explanation(told: dict[str, Any], ranking: Ranking) -> None:
         print_sentences(told)
     else:
         for part in told["parts"]:
-            typer.echo(f"  {part['score']:.4f}  {part.get('text') or part.get('image') or 'picture'}")
+            weight = f"  weight {100 * part['weight']:.0f} %" if "weight" in part else ""
+            typer.echo(f"  {part['score']:.4f}{weight}  {part.get('text') or part.get('image') or 'picture'}")
         if attention is not None:
             print_words(attention)
     if ranking.note:

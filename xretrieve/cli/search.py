@@ -176,7 +176,8 @@ def parse_where(items: list[str]) -> dict[str, list[Any]]:
 
 
 def print_ranking(ranking: Ranking, told: list[list[dict[str, Any]]] | None = None) -> None:
-    """The hits as a table; ``told`` adds a column for each part of the query (`Ranking.explain`)."""
+    """The hits as a table; ``told`` adds a column for each part of the query (`Ranking.explain`), of a composed query
+    with its weight."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -187,7 +188,8 @@ def print_ranking(ranking: Ranking, told: list[list[dict[str, Any]]] | None = No
     table.add_column("score", justify="right")
     table.add_column("id", overflow="fold")
     for part in told[0] if told else []:
-        table.add_column(escape(part.get("text") or "picture"), justify="right")
+        weight = f" ({100 * part['weight']:.0f} %)" if "weight" in part else ""
+        table.add_column(escape((part.get("text") or "picture") + weight), justify="right")
     for place, hit in enumerate(ranking):
         parts = [f"{part['score']:.4f}" for part in told[place]] if told else []
         table.add_row(str(hit.rank), f"{hit.score:.4f}", escape(hit.id), *parts)

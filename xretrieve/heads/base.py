@@ -179,3 +179,8 @@ class Head(nn.Module, ABC):
     def combine_image_text(self, image: Prepared, text: Prepared) -> Prepared:
         """A reference image (1 row) and a text (1 row) become one query; the default is the normalised sum."""
         return Prepared.from_pooled(torch.nn.functional.normalize(image.pooled + text.pooled, dim=-1))
+
+    def query_weights(self, image: Prepared, text: Prepared) -> Tensor | None:
+        """(M, 2): how much of the image and of the text is in each of M composed queries; the rows sum to 1. None where
+        the head has no such weights. The default goes with that of :meth:`combine_image_text`: halves."""
+        return image.pooled.new_full((len(image), 2), 0.5)

@@ -116,13 +116,17 @@ class ComposedHead(Head):
 
     def combine_image_text(self, image: Prepared, text: Prepared) -> Prepared:
         """Reference images (B rows) and texts (B rows) become B queries."""
-        self.check_sides(image, text)
-        return Prepared.from_pooled(self.compose(image, text).query)
+        return Prepared.from_pooled(self._made(image, text).query)
 
     def query_weights(self, image: Prepared, text: Prepared) -> Tensor | None:
         """(B, 2): how much of the image and of the text is in each query; None where the head has no weights."""
+        return self._made(image, text).weights
+
+    def _made(self, image: Prepared, text: Prepared) -> Composed:
         self.check_sides(image, text)
-        return self.compose(image, text).weights
+        stored = image.pooled.is_inference() or text.pooled.is_inference()  # what a matcher encoded: no graph from there
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not stored):
+            return self.compose(image, text)
 
     def check_sides(self, image: Prepared, text: Prepared) -> None:
         """An error when a side lost its raw vectors, or the rows do not pair up."""

@@ -1,5 +1,5 @@
 """Encoders by name: ``timm:NAME``, ``open_clip:ARCH[/TAG]``, ``transformers:NAME_OR_FOLDER``, ``words``,
-``sentences``, ``regions``.
+``sentences``, ``regions``, ``features``.
 
 A source is a module (or any object, through the entry point group ``xretrieve.backbones``) with two functions:
 ``create(rest, *, modality, weights, assets, **options) -> Backbone``, where ``rest`` is the name after the colon and
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from xretrieve.backbones.base import Backbone
 
 _SOURCES = {
+    "features": "xretrieve.backbones.features",
     "timm": "xretrieve.backbones.timm_images",
     "open_clip": "xretrieve.backbones.open_clip_towers",
     "transformers": "xretrieve.backbones.transformers_towers",

@@ -12,10 +12,19 @@ app = typer.Typer(add_completion=False)
 
 @app.command(name="import")
 def import_(
-    checkpoint: Annotated[Path, typer.Argument(help="A .pth.tar file of SCAN, SGRAF or HMRN, a .pkl of Drill-down.")],
-    family: Annotated[str, typer.Option(help="scan, sgr, saf, hmrn or drilldown.")],
-    vocab: Annotated[Path, typer.Option(help="The *_vocab.json file it was trained with.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A .pth.tar file of SCAN, SGRAF or HMRN, a .pkl of Drill-down, a .pt of Combiner.")
+    ],
+    family: Annotated[str, typer.Option(help="scan, sgr, saf, hmrn, drilldown or combiner.")],
     out: Annotated[Path, typer.Option(help="Run folder to make.")],
+    vocab: Annotated[
+        Path | None, typer.Option(help="The *_vocab.json file it was trained with (all but combiner).")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="combiner: the two-tower model it was trained on, such as open_clip:RN50x4/openai."),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="combiner: weights file of --backbone.")] = None,
     head: Annotated[
         list[str] | None, typer.Option(help="Head option that the file does not tell, as key=value; repeatable.")
     ] = None,
@@ -25,7 +34,8 @@ def import_(
     from xretrieve.config import apply_overrides
     from xretrieve.interop.checkpoints import import_checkpoint
 
-    matcher = import_checkpoint(checkpoint, family, out, vocab, apply_overrides({}, head or []))
+    own = apply_overrides({}, head or [])
+    matcher = import_checkpoint(checkpoint, family, out, vocab, own, backbone, weights)
     if json:
         import json as text
 

@@ -1,4 +1,4 @@
-"""Published checkpoints (of SCAN, SGRAF, HMRN and Drill-down) as run folders."""
+"""Published checkpoints (of SCAN, SGRAF, HMRN, Drill-down and the Combiner) as run folders."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from xretrieve.backbones.words import Words
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads.base import Head
 from xretrieve.heads.local import LocalHead
+from xretrieve.interop.composed_checkpoints import combiner_matcher, combiner_state
 from xretrieve.interop.parts import (
     SET_FAMILIES,
     build_local_head,
@@ -33,26 +34,32 @@ from xretrieve.utils.files import atomic_folder, content_hash, write_json
 
 ENCODERS = ("img_enc", "txt_enc")
 PARTS = {"scan": ENCODERS, "sgr": (*ENCODERS, "sim_enc"), "saf": (*ENCODERS, "sim_enc"),
-         "hmrn": (*ENCODERS, "sim_enc"), "drilldown": ()}  # the last one's is one state dict
+         "hmrn": (*ENCODERS, "sim_enc"), "drilldown": (), "combiner": ()}  # the last two have one state dict
 # SCAN's own option names: (ours, theirs)
 SCAN_OPTIONS = {"stream": "cross_attn", "pooling": "agg_func", "feature_norm": "raw_feature_norm",
                 "temperature": "lambda_softmax", "lambda_lse": "lambda_lse"}  # fmt: skip
 
 
 def import_checkpoint(
-    path: str | Path, family: str, out: str | Path, vocab: str | Path, head: Mapping[str, Any] | None = None
-) -> Matcher:
+    path: str | Path, family: str, out: str | Path, vocab: str | Path | None = None,
+    head: Mapping[str, Any] | None = None, backbone: str | None = None, weights: str | Path | None = None,
+) -> Matcher:  # fmt: skip
     """Turn a published checkpoint into a run folder that :func:`xretrieve.load` reads.
 
     Nothing in the file is executed: tensors and the option namespace are read, anything else is refused.
 
     Args:
         path: a dict with ``model``, a list of state dicts (image, text and, except for SCAN, similarity encoder), and
-            ``opt``, an ``argparse.Namespace``; of Drill-down a dict with ``state_dict``. Old and new torch formats.
-        family: ``scan``, ``sgr``, ``saf``, ``hmrn`` or ``drilldown``.
+            ``opt``, an ``argparse.Namespace``; of Drill-down a dict with ``state_dict``, of CLIP4Cir one with
+            ``Combiner``. Old and new torch formats.
+        family: ``scan``, ``sgr``, ``saf``, ``hmrn``, ``drilldown`` or ``combiner``.
         out: the run folder to make; it must not exist, or be empty.
-        vocab: the vocabulary file that the checkpoint was trained with (ids have no order of their own).
+        vocab: the vocabulary file that the checkpoint was trained with (ids have no order of their own); a Combiner has
+            none.
         head: options of the head that the file does not tell, such as Drill-down's ``slots`` and ``mode``.
+        backbone: of a Combiner the two-tower model whose features it composes, ``open_clip:RN50x4/openai``, say;
+            without one the matcher takes raw features in place of pictures and texts.
+        weights: a local file with the weights of that model's towers.
 
     Returns:
         The matcher: `regions`, `words` (over query sets `sentences`) and the head.
@@ -64,6 +71,15 @@ def import_checkpoint(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise XRetrieveError(f"{out} exists already; name a new folder")
     stored, where = read_checkpoint(path), str(path)
+    if family == "combiner":
+        if vocab is not None:
+            raise XRetrieveError("a combiner reads no words; leave out vocab (--vocab)")
+        name = f"{path.name.split('.')[0]} ({family})"
+        matcher = combiner_matcher(combiner_state(stored, where), where, name, head or {}, backbone, weights, str(out))
+        return _written(matcher, stored, family, path, out)
+    if vocab is None or backbone or weights:
+        raise XRetrieveError(f"a {family} checkpoint needs vocab (--vocab), the vocabulary file it was trained with, "
+                             "and takes no backbone")  # fmt: skip
     state = drilldown_state(stored, where) if family == "drilldown" else _state(stored, family, where)
     vocabulary = Vocabulary.load(vocab)
     widths = sizes(family, state, where)
@@ -86,6 +102,11 @@ def import_checkpoint(
     load_state(model, words, state, where)
     image = create_backbone("regions", dim=widths["feat_dim"])
     matcher = Matcher(image, words, model, name=f"{path.name.split('.')[0]} ({family})", source=str(out))
+    return _written(matcher, stored, family, path, out)
+
+
+def _written(matcher: Matcher, stored: Mapping[str, Any], family: str, path: Path, out: Path) -> Matcher:
+    """Write the run folder of an imported matcher."""
     with atomic_folder(out) as part:
         matcher.save(part / "matcher")
         about = {"family": family, "file": path.name, "sha256": content_hash(path)}

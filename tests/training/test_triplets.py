@@ -180,7 +180,10 @@ def test_flip_and_crop_changes_no_colour_and_keeps_the_kind_of_numbers() -> None
 # steps -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("head", ["progressive", "combiner", "tirg", "dqu", "sum", "constant", "image_only", "text_only"])
+HEADS = ("progressive", "combiner", "tirg", "dqu", "sum", "constant", "image_only", "text_only")
+
+
+@pytest.mark.parametrize("head", HEADS)
 def test_every_head_takes_a_step_in_both_stages(head: str) -> None:
     for stage in (0, 1):
         recipe = tiny_composed(head)
@@ -268,18 +271,18 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path: Path) -> None:
     recipe = resolve(tiny_composed("tirg", domain={"tasks": ["t2i", "i2i", "attributes"]}), {"save_every": 1})
     whole = train(recipe, out=tmp_path / "whole")
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def kill(at: int) -> Any:
         def step(number: int) -> None:
             if number == at:
-                raise Killed
+                raise KilledError
 
         return step
 
     for at in (2, 4):  # inside stage 2, inside stage 3
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             train(recipe, out=tmp_path / "broken", resume=True, on_step=kill(at))
     again = train(recipe, out=tmp_path / "broken", resume=True)
     for one, other in zip(whole.log, again.log, strict=True):

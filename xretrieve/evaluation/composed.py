@@ -74,7 +74,7 @@ def evaluate_composed(
 
     data = composed(dataset)
     chosen = _protocol(protocol, data)
-    _scored(data, chosen, data.allow_missing if allow_missing is None else allow_missing)
+    check_scored(data, chosen, data.allow_missing if allow_missing is None else allow_missing)
     wall, cpu = time.perf_counter(), time.process_time()
     vectors = vectors or Vectors(matcher, data, cache, batch_size, progress)
     queries, _ = vectors.queries(chosen.mode)
@@ -112,7 +112,7 @@ def evaluate_all(
         raise XRetrieveError(f"{data.name}/{data.split} has no gallery of the protocols "
                              f"{', '.join(p.name for p in wanted)}")  # fmt: skip
     for protocol in here:
-        _scored(data, protocol, data.allow_missing if allow_missing is None else allow_missing)
+        check_scored(data, protocol, data.allow_missing if allow_missing is None else allow_missing)
     vectors = Vectors(matcher, data, cache, batch_size, progress)
     return [
         evaluate_composed(matcher, data, p, cache, batch_size, progress, bootstrap, seed, name=name,
@@ -128,7 +128,7 @@ def evaluate_composed_scores(
     """The same from scores (Q, N) of every query (:func:`asked`) and every image of the dataset, for other tools."""
     data = composed(dataset)
     chosen = _protocol(protocol, data)
-    _scored(data, chosen, data.allow_missing if allow_missing is None else allow_missing)
+    check_scored(data, chosen, data.allow_missing if allow_missing is None else allow_missing)
     queries, scores = asked(data, chosen.mode), np.asarray(scores)
     if scores.shape != (len(queries), len(data)):
         raise XRetrieveError(
@@ -164,8 +164,9 @@ def _listed(data: ComposedDataset, protocol: ComposedProtocol) -> bool:
     return any(name.partition("/")[0] == protocol.rule for name in data.galleries)
 
 
-def _scored(data: ComposedDataset, protocol: ComposedProtocol, allow: bool) -> None:
-    """Errors before the hours of encoding."""
+def check_scored(data: ComposedDataset, protocol: ComposedProtocol, allow: bool) -> None:
+    """Errors before the hours of training or encoding: another dataset's protocol, hidden targets, missing photos."""
+    protocol.fits(data.name)
     where = f"{data.name}/{data.split}"
     if data.hidden:
         raise XRetrieveError(f"{where}: its targets are not public; evaluate --split val (for CIRR test1, --server "

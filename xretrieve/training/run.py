@@ -160,6 +160,7 @@ def preflight(recipe: Recipe) -> None:
     head_options(recipe)
     if recipe.task == "composed":
         check_composed(recipe)
+        _ready(recipe, protocol)
     for stage in recipe.stages:
         for loss in (stage.loss, stage.coarse_loss):
             if loss is not None:
@@ -169,6 +170,17 @@ def preflight(recipe: Recipe) -> None:
     for config in (recipe.image, recipe.text):
         if config.weights:
             find_weights(config.weights, recipe.dataset.root)
+
+
+def _ready(recipe: Recipe, protocol: Any) -> None:
+    """Photos that are missing are an error before training, unless the recipe allows it."""
+    from xretrieve.data import datasets
+    from xretrieve.data.triplets import composed
+    from xretrieve.evaluation.composed import check_scored
+
+    if datasets.found(recipe.dataset.name, recipe.dataset.root):  # else it is generated, or its absence is said below
+        data = composed(test_split(recipe.dataset))
+        check_scored(data, protocol, data.allow_missing)
 
 
 def _fabric(recipe: Recipe, devices: int, accelerator: str) -> Any:
@@ -286,7 +298,11 @@ def finish(folder: Path, recipe: Recipe, device: torch.device | str = "cpu") -> 
     report = evaluate(matcher, test, protocol=recipe.protocol, cache=FeatureCache(), combine=recipe.combine)
     report.warnings += skipped_warnings(folder)
     if recipe.task == "composed":
+        from xretrieve.evaluation.composed_report import ComposedReport, trained
+
+        assert isinstance(report, ComposedReport)
         report.warnings += stage_notes(recipe, matcher)
+        report.about |= trained(to_dict(recipe), report.headline.name)
     return Run(folder, recipe, save_report(report, recipe, folder), rows)
 
 

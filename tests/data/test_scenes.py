@@ -342,3 +342,12 @@ def test_contact_sheet_shows_captions_or_boxes(folder) -> None:
     assert contact_sheet(test, 100).height > plain.height
     with pytest.raises(XRetrieveError, match="1 or more"):
         contact_sheet(test, 0)
+
+
+def test_positives_of_triplets_are_the_pictures_that_the_ceiling_counts(tmp_path) -> None:
+    data = load(tmp_path, "test", train=0, val=0, test=120, families=1.0)
+    numbers = [len(t.positives) for t in data.triplets]
+    meta = json.loads((Path(data.images[0]).parent.parent / "meta.json").read_text())
+    assert meta["splits"]["test"]["ceiling"]["composed"]["R@1"] == round(100 * np.mean([1 / n for n in numbers]), 2)
+    assert all(t.target in t.positives and t.reference not in t.positives for t in data.triplets)
+    assert len(numbers) > 50

@@ -31,6 +31,7 @@ _PUBLIC = {
     "XRetrieveError": "xretrieve.errors",
 }
 _MODULES = {
+    "composed": "xretrieve.composed",
     "datasets": "xretrieve.data.datasets",
     "image_text": "xretrieve.image_text",
     "interop": "xretrieve.interop",

@@ -124,7 +124,7 @@ class ComposedHead(Head):
 
     def _made(self, image: Prepared, text: Prepared) -> Composed:
         self.check_sides(image, text)
-        stored = image.pooled.is_inference() or text.pooled.is_inference()  # what a matcher encoded: no graph from there
+        stored = image.pooled.is_inference() or text.pooled.is_inference()  # of a matcher: no graph
         with torch.set_grad_enabled(torch.is_grad_enabled() and not stored):
             return self.compose(image, text)
 

@@ -74,6 +74,9 @@ def test_missing_photos_need_a_word(world, capsys) -> None:
     assert not call(run, "--allow-missing")
     said = capsys.readouterr().out
     assert "with a missing photo as misses" in said and "published figures are left out" in said
+    assert not call(run, "--allow-missing", "--protocol", "all")
+    said = capsys.readouterr().out
+    assert "lost, misses in `all`" in said and "\nall" not in said and said.count("all ") >= 4
 
 
 def test_the_servers_files(world, capsys) -> None:

@@ -118,6 +118,8 @@ def side_by_side(reports: Sequence[ComposedReport], title: str = "") -> Any:
         "queries": [f"{_setting(r).captions:,}" for r in reports],
         "image coverage": [f"{100 * _setting(r).coverage:.4g} %" for r in reports],
     }
+    if any(r.with_lost for r in reports):  # the second value of a cell
+        facts["lost, misses in `all`"] = [f"{_setting(r).lost:,}" for r in reports]
     for label, cells in facts.items():
         table.add_row(label, *cells)
     table.add_section()
@@ -132,6 +134,8 @@ def side_by_side(reports: Sequence[ComposedReport], title: str = "") -> Any:
             cell = Text(f"{metric.value:.1f}", style="bold" if name == report.headline.name else "")
             if metric.low is not None:
                 cell.append(f" {metric.low:.0f}..{metric.high:.0f}", style="dim")
+            if report.with_lost and "ceiling" not in name:
+                cell.append(f"\nall {report.with_lost[name]:.1f}", style="dim")
             cells.append(cell)
         table.add_row(name, *cells)
     return table

@@ -176,7 +176,10 @@ class DomainWork(CompositionWork):
         self.described &= self.train.usable
         self.read = np.zeros(len(self.data), bool)
         self.read[self.train.images.kept] = True
-        self.views = [np.flatnonzero((self.items == item) & self.read) for item in range(int(self.items.max()) + 1)]
+        order = np.argsort(self.items, kind="stable")
+        order = order[self.read[order]]
+        ends = np.searchsorted(self.items[order], np.arange(int(self.items.max())), side="right")
+        self.views = np.split(order, ends)  # readable photos of each item
 
     @property
     def by_text(self) -> bool:

@@ -89,7 +89,7 @@ def look(slots: Tensor, regions: Tensor, mask: Tensor, temperature: float) -> Te
 
     slots (B,...,K,d), regions (B,R,d), mask (B,R) -> (B,...).
     """
-    dots = torch.einsum("b...kd,brd->b...kr", slots, regions)
+    dots = torch.einsum("b...kd,brd->b...kr", slots, regions).float()  # a mask of LOW does not fit bf16
     real = mask.view(len(mask), *[1] * (dots.ndim - 2), -1)
     return ((temperature * dots).masked_fill(~real, LOW).softmax(-1) * dots).sum(-1).mean(-1)
 

@@ -92,9 +92,10 @@ def run_demo(
 
 
 def _warm_start(recipe: Recipe, run: Run) -> None:
-    """Take the encoders of a finished run: two epochs of the first stage then do for the coarse vectors."""
+    """Take the encoders of a finished run: two epochs then do for the coarse vectors, and one for the pairs."""
     recipe.start = str(run.folder)
-    recipe.stages[0].epochs = min(2, recipe.stages[0].epochs)
+    for epochs, stage in zip((2, 1), recipe.stages, strict=False):
+        stage.epochs = min(epochs, stage.epochs)
 
 
 def _untrained(recipe: Recipe, test: RetrievalDataset) -> Report:

@@ -30,7 +30,8 @@ def blocks(kind: str, text: str = README) -> list[str]:
 
 
 def commands(program: str, text: str = README) -> list[list[str]]:
-    lines = [shlex.split(line, comments=True) for block in blocks("sh", text) for line in block.splitlines()]
+    joined = "\n".join(blocks("sh", text)).replace("\\\n", " ")  # a line that ends in a backslash goes on in the next
+    lines = [shlex.split(line, comments=True) for line in joined.splitlines()]
     return [words[1:] for words in lines if words[:1] == [program]]
 
 

@@ -111,5 +111,5 @@ def test_what_an_average_cannot_do_is_one_sentence(tmp_path: Path):
     for call in (lambda: ensemble.index("photos", tmp_path / "x.xr"), lambda: ensemble.encode_query("a dog"),
                  lambda: ensemble.image, lambda: ensemble.text, lambda: ensemble.head,
                  lambda: xr.Gallery.build(ensemble, tmp_path, tmp_path / "x.xr")):  # fmt: skip
-        with pytest.raises(XRetrieveError, match="take one member, for example runs/both/members/sgr"):
+        with pytest.raises(XRetrieveError, match="gallery: runs/both/members/sgr, runs/both/members/saf$"):
             call()

@@ -215,8 +215,8 @@ class Ensemble(nn.Module):
         self._refuse()
 
     def _refuse(self) -> NoReturn:
-        where = f"{self.source}/members/{self.names[0]}" if self.source else self.names[0]
+        where = [f"{self.source}/members/{name}" if self.source else name for name in self.names]
         raise XRetrieveError(
             f"{self.name!r} is an average of {len(self.names)} matchers: it can be evaluated and compared, but not "
-            f"indexed, searched or explained; take one member, for example {where}"
+            f"indexed, searched or explained; index one of its members, each into its own gallery: {', '.join(where)}"
         )

@@ -297,8 +297,8 @@ def test_only_a_matcher_that_can_choose_candidates_is_taken(sgr, dual, photos, t
     for matcher, coarse, message in (
         (sgr, tiny_matcher("saf"), "head 'saf' scores token by token; give a run with a dual encoder"),
         (dual, dual, "its vectors|are its scores"),
-        (Ensemble({"one": sgr, "two": tiny_matcher("saf")}), None, "average of 2 matchers.*take one member"),
-        (sgr, Ensemble({"one": dual, "two": dual}), "average of 2 matchers.*take one member"),
+        (Ensemble({"one": sgr, "two": tiny_matcher("saf")}), None, "average of 2 matchers.*index one of its members"),
+        (sgr, Ensemble({"one": dual, "two": dual}), "average of 2 matchers.*index one of its members"),
     ):
         with pytest.raises(XRetrieveError, match=message):
             Gallery.build(matcher, photos, tmp_path / "g.xr", coarse=coarse)

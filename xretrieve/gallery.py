@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xretrieve.errors import XRetrieveError
+from xretrieve.errors import UnknownNameError, XRetrieveError
+from xretrieve.gallery_asked import Ask, Asked
 from xretrieve.gallery_build import write_gallery
 from xretrieve.gallery_encode import Encoder, encode_items
 from xretrieve.gallery_explain import explain_hit
@@ -21,7 +22,7 @@ from xretrieve.gallery_items import Item, Plan, make_plan
 from xretrieve.gallery_matchers import Matchers
 from xretrieve.gallery_search import Found, Stages, check_k
 from xretrieve.gallery_store import Store
-from xretrieve.query import Image, ImageText, MultiText, Query, Text
+from xretrieve.query import Image, ImageText, Query, checked_query
 from xretrieve.ranking import Hit, Ranking
 from xretrieve.utils.files import content_hash
 
@@ -166,11 +167,7 @@ class Gallery:
         """Remove by id; on disk when it returns. An id that is not there is an error, and nothing is removed."""
         ids = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
         for id_ in ids:
-            if id_ not in self._store.rows:
-                near = get_close_matches(str(id_), itertools.islice(self._store.rows, 20_000), n=1)
-                raise XRetrieveError(
-                    f"{self.path} has no id {str(id_)!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-                )
+            self._row(id_)
         if ids:
             self._store.change(removed=ids)
             self._changed()
@@ -208,20 +205,52 @@ class Gallery:
                 (HMRN without another coarse matcher). Further hits follow in coarse order (``hit.exact`` is false).
                 For other heads the vectors are the scores, and there is nothing to rerank.
         """
-        query = Text(query) if isinstance(query, str) else query
-        if not isinstance(query, (Text, MultiText, Image, ImageText)):
-            raise XRetrieveError(f"not a query: {query!r}; use Text, MultiText, Image or ImageText")
-        check_k(k)
+        (found,) = self.search_many([Ask(query, k, where, drop_reference, rerank)])
+        if isinstance(found, XRetrieveError):
+            raise found
+        return found
+
+    def search_many(self, asks: Sequence[Ask]) -> list[Ranking | XRetrieveError]:
+        """Several searches, their queries encoded together. The answers are in the order of ``asks``; what is wrong
+        with one of them is given in its place and does not touch the others."""
+        done: list[Ranking | XRetrieveError] = []
+        queries = [checked_query(ask.query) for ask in asks]
+        asked = Asked([query for query in queries if not isinstance(query, XRetrieveError)])
+        for ask, query in zip(asks, queries, strict=True):
+            try:
+                if isinstance(query, XRetrieveError):
+                    raise query
+                done.append(self._answer(ask, query, asked))
+            except XRetrieveError as error:
+                done.append(error)
+        return done
+
+    def _answer(self, ask: Ask, query: Query, asked: Asked) -> Ranking:
+        check_k(ask.k)
         if not len(self):
             raise XRetrieveError(f"{self.path} is empty; add pictures to it first")
-        allowed, notes = self._allowed(
-            query, where, isinstance(query, ImageText) if drop_reference is None else drop_reference
-        )
-        found = Stages(self._store, self._index, self._matchers).find(query, k, allowed, rerank)
+        drop = isinstance(query, ImageText) if ask.drop_reference is None else ask.drop_reference
+        allowed, notes = self._allowed(query, ask.where, drop)
+        found = Stages(self._store, self._index, self._matchers).find(query, ask.k, allowed, ask.rerank, asked)
         many = len(self) if allowed is None else len(allowed)
         if not many:
-            notes.append(f"nothing in the gallery matches where={where}")
-        return self._ranking(found, query, k, many, notes)
+            notes.append(f"nothing in the gallery matches where={ask.where}")
+        return self._ranking(found, query, ask.k, many, notes)
+
+    def picture(self, id_: str) -> Path:
+        """The file of an indexed picture. An unknown id, or features without a picture, is an error."""
+        path = self._item(self._row(id_)).path
+        if not path:
+            raise XRetrieveError(f"{id_!r} was indexed from precomputed features; there is no picture of it")
+        return Path(path)
+
+    def explain(self, query: Query | str, id_: str) -> dict[str, Any]:
+        """What makes a picture answer a query as it does, found or not: :meth:`xretrieve.Ranking.explain` less rank
+        and score."""
+        asked = checked_query(query)
+        if isinstance(asked, XRetrieveError):
+            raise asked
+        return {"id": id_, **explain_hit(self._store, self._matchers, asked, self._row(id_))}
 
     def session(self, combine: str = "", where: dict[str, Any] | None = None) -> Session:
         """Search for one picture with sentence after sentence, each turn for the price of the new one.
@@ -279,6 +308,14 @@ class Gallery:
         item = self._store.items[row]
         assert item is not None, f"row {row} was removed and must not be found"
         return item
+
+    def _row(self, id_: str) -> int:
+        if id_ not in self._store.rows:
+            near = get_close_matches(str(id_), itertools.islice(self._store.rows, 20_000), n=1)
+            raise UnknownNameError(
+                f"{self.path} has no id {str(id_)!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+        return self._store.rows[id_]
 
     def _items(self) -> list[Item]:
         return [item for item in self._store.items if item is not None]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from xretrieve.errors import QueryKindError, XRetrieveError
+from xretrieve.gallery_asked import Asked
 from xretrieve.gallery_encode import to_numpy
 from xretrieve.gallery_images import StoredImages
 from xretrieve.gallery_index import GalleryIndex
@@ -57,31 +58,37 @@ class Stages:
     def __init__(self, store: Store, index: GalleryIndex, matchers: Matchers) -> None:
         self._store, self._index, self._matchers = store, index, matchers
 
-    def find(self, query: Query, k: int, allowed: np.ndarray | None, rerank: Rerank) -> Found:
-        """The best ``k`` rows for a query, of those ``allowed`` (None: of all); ``rerank`` as in ``Gallery.search``."""
+    def find(
+        self, query: Query, k: int, allowed: np.ndarray | None, rerank: Rerank, asked: Asked | None = None
+    ) -> Found:
+        """The best ``k`` rows for a query, of those ``allowed`` (None: of all); ``rerank`` as in ``Gallery.search``.
+
+        asked: the queries that are answered together with this one.
+        """
+        asked = asked or Asked([query])
         count = self.how_many(rerank)
         total = len(self._store) if allowed is None else len(allowed)
         k = min(k, total)
         if not total:
             return Found([], [], 0)
         if not self._store.has_tokens:
-            rows, scores = self._coarse(query, k, allowed, self._matchers.main.encode_query(query))
+            rows, scores = self._coarse(query, k, allowed, asked, asked.prepared(self._matchers.main, query))
             return Found(rows, scores, len(rows))
         note, prepared = "", None
         if count != 0:
             try:
-                prepared = self._matchers.main.encode_query(query).check_finite([repr(query)])
+                prepared = asked.prepared(self._matchers.main, query).check_finite([repr(query)])
             except QueryKindError as error:
                 if rerank is not None or self._matchers.coarse_by == "none":
                     raise
                 note = f"{error}; so this is the order of the coarse vectors"
         if prepared is None:
-            rows, scores = self._coarse(query, k, allowed)
+            rows, scores = self._coarse(query, k, allowed, asked)
             return Found(rows, scores, 0, note, 0.0)
         if count is None or count >= total:
             every = self._store.live() if allowed is None else allowed
             return self.bounded(prepared, every, k) if self._bounds() else self._every(prepared, every, k)
-        rows, scores = self._coarse(query, max(k, count), allowed, prepared)
+        rows, scores = self._coarse(query, max(k, count), allowed, asked, prepared)
         scored = self.rescore(prepared, np.array([rows[:count]], np.int64))[0]
         best = _order(scored)
         rows[:count], scores[:count] = np.array(rows)[best].tolist(), scored[best].tolist()
@@ -160,12 +167,12 @@ class Stages:
             return matcher.head.restore_gallery(tokens.local, tokens.mask, tokens.pooled)
 
     def _coarse(
-        self, query: Query, k: int, allowed: np.ndarray | None, prepared: Prepared | None = None
+        self, query: Query, k: int, allowed: np.ndarray | None, asked: Asked, prepared: Prepared | None = None
     ) -> tuple[list[int], list[float]]:
         """Rows and scores of the best ``k`` by the coarse vectors; ``prepared`` is what the main matcher made of the
         query."""
         if prepared is None or self._matchers.coarse_by == "matcher":
-            prepared = self._matchers.coarse.encode_query(query, coarse=True)
+            prepared = asked.prepared(self._matchers.coarse, query, coarse=True)
         dim = self._store.info["dim"]
         if prepared.pooled.shape != (1, dim):
             raise XRetrieveError(

@@ -17,7 +17,7 @@ from xretrieve.backbones.base import Backbone
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads import create_head, head_class
 from xretrieve.heads.base import Head
-from xretrieve.query import Image, ImageText, MultiText, Query, Text
+from xretrieve.query import Image, ImageText, MultiText, Query, checked_query, texts_of
 from xretrieve.tokens import Prepared, Tokens
 from xretrieve.utils.files import atomic_folder, read_json, write_json
 
@@ -169,22 +169,32 @@ class Matcher(nn.Module):
         With ``coarse`` only the coarse vector is made, which answers more kinds of queries than some heads can score;
         a kind that the head cannot answer is a :class:`~xretrieve.errors.QueryKindError`.
         """
-        if isinstance(query, str):
-            query = Text(query)
+        query = checked_query(query)
+        if isinstance(query, XRetrieveError):
+            raise query
+        image = self.encode_images([query.image]) if isinstance(query, (Image, ImageText)) else None
+        said = texts_of(query)
+        return self.combine_query(query, image, self.encode_texts(said) if said else None, coarse)
 
-        def kept(prepared: Prepared) -> Prepared:
-            return Prepared.from_pooled(prepared.pooled) if coarse else prepared
+    @torch.inference_mode()
+    def combine_query(
+        self, query: Query, image: Prepared | None, texts: Prepared | None, coarse: bool = False
+    ) -> Prepared:
+        """One query from its parts: its ``image`` (one row) and its ``texts`` (one row each), encoded by this matcher.
 
-        if isinstance(query, Text):
-            return kept(self.encode_texts([query.text]))
-        if isinstance(query, MultiText):
-            return self.head.combine_texts(kept(self.encode_texts(list(query))))
-        if isinstance(query, Image):
-            return self.head.image_query(kept(self.encode_images([query.image])))
+        ``coarse`` as in :meth:`encode_query`.
+        """
+        if coarse:
+            image = Prepared.from_pooled(image.pooled) if image is not None else None
+            texts = Prepared.from_pooled(texts.pooled) if texts is not None else None
         if isinstance(query, ImageText):
-            image, text = self.encode_images([query.image]), self.encode_texts([query.text])
-            return self.head.combine_image_text(kept(image), kept(text))
-        raise XRetrieveError(f"not a query: {query!r}; use Text, MultiText, Image or ImageText")
+            assert image is not None and texts is not None
+            return self.head.combine_image_text(image, texts)
+        if isinstance(query, Image):
+            assert image is not None
+            return self.head.image_query(image)
+        assert texts is not None
+        return self.head.combine_texts(texts) if isinstance(query, MultiText) else texts
 
     def encode_sets(
         self, sets: Sequence[Sequence[str]], batch_size: int = 256, cache: FeatureCache | None = None,

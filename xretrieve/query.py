@@ -93,3 +93,20 @@ class ImageText:
 
 
 Query = Text | MultiText | Image | ImageText
+
+def texts_of(query: Query) -> tuple[str, ...]:
+    """The texts of any query, in their order."""
+    if isinstance(query, (Text, ImageText)):
+        return (query.text,)
+    return query.texts if isinstance(query, MultiText) else ()
+
+
+def checked_query(query: object) -> Query | XRetrieveError:
+    """A query (a plain string is a `Text`), or what is wrong with it."""
+    try:
+        query = Text(query) if isinstance(query, str) else query
+    except XRetrieveError as error:
+        return error
+    if isinstance(query, (Text, MultiText, Image, ImageText)):
+        return query
+    return XRetrieveError(f"not a query: {query!r}; use Text, MultiText, Image or ImageText")

@@ -96,6 +96,7 @@ ROWS = [
     Row("t2i-local-global", "trained with local and global", "hmrn-t2i", weights(*LOCAL_GLOBAL)),
     Row("t2i-local-reason", "trained with local and reasoning", "hmrn-t2i", weights(*LOCAL_REASON)),
     Row("t2i-global-reason", "trained with global and reasoning", "hmrn-t2i", weights(*GLOBAL_REASON)),
+    Row("t2i-one-step", "HMRN t2i with one step of reasoning instead of three", "hmrn-t2i", {"head.options.steps": 1}),
     *(
         Row(f"t2i-by-{name}", f"HMRN t2i trained whole, ranked by {name.replace('-', ' and ')}", of="hmrn-t2i",
             levels=(alpha, beta, 1 - alpha - beta), kind="again")

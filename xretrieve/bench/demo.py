@@ -26,6 +26,7 @@ from xretrieve.utils.files import write_json
 
 # What the demo trains, in this order; the first one answers the queries, those of task multi_query have a report apart.
 RECIPES = ("image_text/scenes-dual", "image_text/scenes-sgr", "image_text/scenes-tshsr", "multi_query/scenes-hmrn-t2i")
+SET_EPOCHS = 5  # of recipes of task multi_query: validation R@1 of 60 instead of 80 after 8, in 0.6 of the time
 MARKER = "demo.json"
 
 
@@ -74,6 +75,8 @@ def run_demo(
     for recipe in chosen:
         if runs and recipe.task == "image_text" and recipe.stages[0].loss is None:
             _warm_start(recipe, runs[0])
+        if recipe.task == "multi_query":
+            recipe.stages[0].epochs = min(SET_EPOCHS, recipe.stages[0].epochs)
         epochs = sum(stage.epochs for stage in recipe.stages)
         begins = f", with the encoders of {runs[0].recipe.name}" if recipe.start else ""
         say(f"training {recipe.name}{begins}: {epochs} epochs on {recipe.dataset.name} ...")

@@ -14,6 +14,7 @@ VERBS = {
         "Search an index with text, several texts, a picture, or a picture and a change.",
     ),
     "explain": ("xretrieve.cli.explain", "Say why a picture was found: words and regions, drawn over the picture."),
+    "serve": ("xretrieve.cli.serve", "Serve a search page and a REST API over an index."),
     "index": ("xretrieve.cli.index", "Build or update an index over a folder of pictures or a dataset."),
     "train": ("xretrieve.cli.train", "Train a recipe; the result is a run folder."),
     "evaluate": ("xretrieve.cli.evaluate", "Evaluate a run or a pretrained model under a named protocol."),

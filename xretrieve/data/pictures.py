@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,30 +17,52 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, Typ
            Image.DecompressionBombError)
 
 
-def read_picture(source: str | Path | Image.Image) -> Image.Image:
-    """An RGB picture from a path or a PIL image.
+def read_picture(source: str | Path | bytes | Image.Image, max_pixels: int | None = None) -> Image.Image:
+    """An RGB picture from a path, the bytes of a file, or a PIL image.
 
     EXIF rotation is applied; CMYK, palette and 16-bit pictures are converted (16 bits are scaled to 8, not cut);
     transparency is laid on white; of an animation the first frame is taken. A missing, empty or truncated file is an
     :class:`XRetrieveError` that names it.
+
+    max_pixels: a file of more pixels is refused by its header, before it is decoded. Bytes are taken in the formats
+    that a folder is searched for, and no others.
     """
     if isinstance(source, Image.Image):
         return _to_rgb(source)
-    if not isinstance(source, (str, Path)):
+    if not isinstance(source, (str, Path, bytes)):
         raise XRetrieveError(f"expected a path or a PIL image, got {type(source).__name__}")
+    if isinstance(source, bytes):
+        return _decode(io.BytesIO(source), "the picture that was sent", max_pixels, _formats())
     path = Path(source)
     if not path.is_file():
         raise XRetrieveError(f"no picture at {path}")
     if path.stat().st_size == 0:
         raise XRetrieveError(f"{path}: the file is empty (0 bytes)")
+    return _decode(path, str(path), max_pixels)
+
+
+def _decode(
+    source: Path | io.BytesIO, name: str, max_pixels: int | None, formats: list[str] | None = None
+) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with Image.open(source, formats=formats) as image:
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                raise XRetrieveError(
+                    f"{name}: {image.width} x {image.height} pixels are more than the {max_pixels} that are taken"
+                )
             image.load()
             return _to_rgb(image)
     except UnidentifiedImageError as error:
-        raise XRetrieveError(f"{path}: not a picture in a format that can be read") from error
+        raise XRetrieveError(f"{name}: not a picture in a format that can be read") from error
     except _BROKEN as error:
-        raise XRetrieveError(f"{path}: broken picture ({error})") from error
+        raise XRetrieveError(f"{name}: broken picture ({error})") from error
+
+
+def _formats() -> list[str]:
+    from xretrieve.data.folder import picture_suffixes
+
+    known = Image.registered_extensions()
+    return sorted({known[suffix] for suffix in picture_suffixes() if suffix in known})
 
 
 def picture_size(source: str | Path | Image.Image) -> tuple[int, int]:

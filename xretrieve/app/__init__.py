@@ -1,0 +1,1 @@
+"""The REST server and the search page: one gallery over HTTP (`xretrieve serve`)."""

@@ -1,0 +1,52 @@
+"""What the server says about itself: health, metrics, what is searched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+
+from xretrieve.app.errors import ApiError
+from xretrieve.app.schemas import Health, Info, Problem
+from xretrieve.app.state import State
+from xretrieve.version import __version__
+
+
+def about_routes(state: State) -> APIRouter:
+    """The routes that search nothing."""
+    router = APIRouter(tags=["about"])
+    gallery, settings = state.gallery, state.settings
+
+    @router.get("/api/health", response_model=Health, responses={503: {"model": Problem}})
+    async def health() -> Any:
+        """Whether answers can be expected. Asks for no token."""
+        if not state.worker.alive:
+            raise ApiError(503, "the server is starting or stopping; try again later")
+        return {"status": "ok", "pictures": len(gallery), "waiting": state.worker.waiting}
+
+    @router.get("/api/info", response_model=Info)
+    async def info() -> Any:
+        """What is searched, and what one request may ask for."""
+        about = gallery.info
+        by = about.get("coarse", {}).get("by")
+        limits = {
+            "texts": settings.max_texts, "text": settings.max_text, "k": settings.max_k,
+            "rerank": settings.max_rerank, "body": settings.max_body, "pixels": settings.max_pixels,
+        }  # fmt: skip
+        return {
+            "name": gallery.path.resolve().stem,
+            "pictures": len(gallery),
+            "matcher": about["matcher"]["name"],
+            "coarse": about["coarse"]["name"] if by == "matcher" else by,
+            "regions": bool(about.get("tokens")),
+            "version": __version__,
+            "limits": limits,
+        }
+
+    @router.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Counters for Prometheus."""
+        return PlainTextResponse(state.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    return router

@@ -1,0 +1,95 @@
+"""From requests to queries, and from rankings to what strangers may see of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from xretrieve.app.errors import ApiError
+from xretrieve.app.pictures import from_base64, sent_picture
+from xretrieve.app.settings import Settings
+from xretrieve.errors import UnknownNameError, XRetrieveError
+from xretrieve.query import Image, ImageText, MultiText, Query, Text, texts_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from xretrieve.gallery import Gallery
+    from xretrieve.ranking import Ranking
+
+
+def file_of(gallery: Gallery, id_: str) -> Path:
+    """The file of an indexed picture; an id that is not in the index is status 404, whatever it looks like."""
+    try:
+        return gallery.picture(id_)
+    except UnknownNameError as error:
+        raise ApiError(404, str(error).replace(str(gallery.path), "the index")) from error
+    except XRetrieveError as error:
+        raise ApiError(404, str(error)) from error
+
+
+def make_query(
+    gallery: Gallery, settings: Settings, texts: Sequence[str], image: str | None = None,
+    picture: str | bytes | None = None,
+) -> Query:  # fmt: skip
+    """The query of a request.
+
+    Args:
+        texts: of the query.
+        image: id of an indexed picture.
+        picture: a file that was sent, its bytes or those in base64.
+    """
+    if image is not None and picture is not None:
+        raise ApiError(422, "image and picture are both given; send one of them")
+    shown: Any = None
+    if picture is not None:
+        shown = sent_picture(from_base64(picture) if isinstance(picture, str) else picture, settings.max_pixels)
+    elif image is not None:
+        shown = file_of(gallery, image)
+        if not shown.is_file():
+            raise ApiError(404, f"the picture of {image!r} is no longer on the disk")
+    if shown is None and not texts:
+        raise ApiError(422, "nothing to search for: send texts, an image, or both")
+    if shown is not None:
+        return ImageText(shown, " and ".join(texts)) if texts else Image(shown)
+    return MultiText(list(texts)) if len(texts) > 1 else Text(texts[0])
+
+
+def results(ranking: Ranking, seconds: float) -> dict[str, Any]:
+    """The body of an answer; paths on the disk are left out."""
+    hits = [
+        {
+            "rank": hit.rank,
+            "id": hit.id,
+            "score": hit.score,
+            "exact": hit.exact,
+            "picture": hit.path is not None,
+            "metadata": _shown(hit.metadata),
+        }
+        for hit in ranking
+    ]
+    texts = list(texts_of(ranking.query)) if ranking.query is not None else []
+    return {"texts": texts, "hits": hits, "note": ranking.note, "share": ranking.share, "seconds": seconds}
+
+
+def _shown(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata without the places of copies: only how many there are."""
+    rest = {key: value for key, value in metadata.items() if key != "paths"}
+    return rest | ({"copies": len(metadata["paths"]) - 1} if "paths" in metadata else {})
+
+
+def explanation(gallery: Gallery, query: Query, id_: str) -> dict[str, Any]:
+    """The body of an explanation: boxes in shares of the picture, no paths."""
+    told = gallery.explain(query, id_)
+    told["parts"] = [{key: value for key, value in part.items() if key != "image"} for part in told["parts"]]
+    layout = (told.get("attention") or {}).get("layout")
+    if layout is not None and layout.get("boxes") is not None:
+        from xretrieve.data.pictures import picture_size
+        from xretrieve.explain.heat import shares
+
+        try:
+            size = picture_size(gallery.picture(id_))
+        except XRetrieveError:
+            size = None
+        layout["boxes"] = shares(layout["boxes"], size).clip(0, 1).tolist()
+    return told

@@ -1,0 +1,72 @@
+"""Where the server listens, and what it takes at most."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from xretrieve.errors import XRetrieveError
+from xretrieve.session import LIMIT
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of them can be set by ``-o KEY=VALUE`` of `xretrieve serve`.
+
+    Args:
+        host: address to listen on; the default is this machine only.
+        port: 0 takes any free one.
+        token: what callers must send as ``Authorization: Bearer TOKEN``; '' for none.
+        hosts: further names that the server is called by, separated by commas. On a loopback address only requests
+            for this machine are answered, so that no web page can reach it under a name of its own.
+        max_body: bytes of a request.
+        max_pixels: of a picture, sent or indexed; more is refused before it is decoded.
+        max_text: characters of one text.
+        max_texts: texts of one query, and sentences of a session.
+        max_k: results.
+        max_rerank: candidates that one search may have scored token by token.
+        queue: requests that may wait for the model; more are answered with 503.
+        batch: searches whose queries go through the model together.
+        sessions: open at the same time.
+        session_minutes: until a session that nobody uses is dropped.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    token: str = ""
+    hosts: str = ""
+    max_body: int = 12 * 2**20
+    max_pixels: int = 50_000_000
+    max_text: int = 1000
+    max_texts: int = LIMIT
+    max_k: int = 200
+    max_rerank: int = 1000
+    queue: int = 64
+    batch: int = 16
+    sessions: int = 64
+    session_minutes: float = 30.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name != "port" and field.type in ("int", "float") and value <= 0:
+                raise XRetrieveError(f"{field.name} is {value!r}; give a number above 0")
+        if not 0 <= self.port <= 65535:
+            raise XRetrieveError(f"port is {self.port}; give 0 (any free one) to 65535")
+        if self.max_texts > LIMIT:
+            raise XRetrieveError(f"max_texts is {self.max_texts}; a session takes {LIMIT} at most")
+        if not self.token.isascii() or self.token.strip() != self.token:
+            raise XRetrieveError("the token must be plain ASCII without spaces around it: it travels in a header")
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in LOOPBACK
+
+    @property
+    def names(self) -> frozenset[str] | None:
+        """Host names that are answered; None: all."""
+        given = {name.strip().lower() for name in self.hosts.split(",") if name.strip()}
+        return frozenset({*LOOPBACK, *given}) if self.loopback else frozenset({self.host, *given}) if given else None

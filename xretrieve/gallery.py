@@ -172,6 +172,11 @@ class Gallery:
             self._store.change(removed=ids)
             self._changed()
 
+    def keep_cascade(self, chosen: dict[str, Any]) -> None:
+        """Keep what :func:`xretrieve.evaluation.cascade.tune` chose for searches of this gallery; on disk when it
+        returns."""
+        self._store.change(cascade=chosen)
+
     def save(self) -> None:
         """Tidy up on disk: merge the parts that adding made, drop what was removed, write the index anew.
 
@@ -190,6 +195,7 @@ class Gallery:
         where: dict[str, Any] | None = None,
         drop_reference: bool | None = None,
         rerank: int | str | None = None,
+        blend: float | str | None = None,
     ) -> Ranking:
         """The best ``k`` pictures for a query.
 
@@ -200,12 +206,15 @@ class Gallery:
             drop_reference: leave the query's own picture out where its file is in the gallery. The default does so for
                 `ImageText` (who asks for a change does not look for the same picture) and not for `Image`.
             rerank: for heads that score token by token, how many candidates of the coarse space the head scores: a
-                number, 0 (coarse order only) or ``"all"`` (the exact scan of every picture). None: 100 where there is
+                number, 0 (coarse order only), ``"all"`` (the exact scan of every picture) or ``"auto"``: as many as
+                `xretrieve tune` found to be enough. None: that number where it was measured; else 100 where there is
                 a trained coarse space, else all; all too where the scan leaves out what cannot be among the hits
                 (HMRN without another coarse matcher). Further hits follow in coarse order (``hit.exact`` is false).
                 For other heads the vectors are the scores, and there is nothing to rerank.
+            blend: the share of the head's score in that of a re-ranked hit, 1 (the head alone) to 0 (the coarse score
+                alone), or ``"auto"``, what `xretrieve tune` found best. None: that where it was measured, else 1.
         """
-        (found,) = self.search_many([Ask(query, k, where, drop_reference, rerank)])
+        (found,) = self.search_many([Ask(query, k, where, drop_reference, rerank, blend)])
         if isinstance(found, XRetrieveError):
             raise found
         return found
@@ -231,7 +240,9 @@ class Gallery:
             raise XRetrieveError(f"{self.path} is empty; add pictures to it first")
         drop = isinstance(query, ImageText) if ask.drop_reference is None else ask.drop_reference
         allowed, notes = self._allowed(query, ask.where, drop)
-        found = Stages(self._store, self._index, self._matchers).find(query, ask.k, allowed, ask.rerank, asked)
+        found = Stages(self._store, self._index, self._matchers).find(
+            query, ask.k, allowed, ask.rerank, asked, ask.blend
+        )
         many = len(self) if allowed is None else len(allowed)
         if not many:
             notes.append(f"nothing in the gallery matches where={ask.where}")

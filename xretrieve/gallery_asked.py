@@ -20,6 +20,7 @@ class Ask:
     where: dict[str, Any] | None = None
     drop_reference: bool | None = None
     rerank: int | str | None = None
+    blend: float | str | None = None
 
 
 class Asked:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from xretrieve.errors import QueryKindError, XRetrieveError
 from xretrieve.gallery_asked import Asked
+from xretrieve.gallery_blend import Tuned, share_of
 from xretrieve.gallery_encode import to_numpy
 from xretrieve.gallery_images import StoredImages
 from xretrieve.gallery_index import GalleryIndex
@@ -28,7 +29,7 @@ from xretrieve.tokens import Prepared
 
 RERANKED = 100  # candidates that are scored exactly, unless a search says otherwise
 READ = 64 * 2**20  # bytes of tokens (as float32) that are read from the disk at once
-ALL = "all"
+ALL, AUTO = "all", "auto"
 EXACT = ("flat", "faiss-flat")  # indexes that approximate nothing
 
 Rerank = int | str | None
@@ -57,16 +58,19 @@ class Stages:
 
     def __init__(self, store: Store, index: GalleryIndex, matchers: Matchers) -> None:
         self._store, self._index, self._matchers = store, index, matchers
+        self._tuned = Tuned.of(store.info)
 
     def find(
-        self, query: Query, k: int, allowed: np.ndarray | None, rerank: Rerank, asked: Asked | None = None
-    ) -> Found:
-        """The best ``k`` rows for a query, of those ``allowed`` (None: of all); ``rerank`` as in ``Gallery.search``.
+        self, query: Query, k: int, allowed: np.ndarray | None, rerank: Rerank, asked: Asked | None = None,
+        blend: float | str | None = None,
+    ) -> Found:  # fmt: skip
+        """The best ``k`` rows for a query, of those ``allowed`` (None: of all); ``rerank`` and ``blend`` as in
+        ``Gallery.search``.
 
         asked: the queries that are answered together with this one.
         """
         asked = asked or Asked([query])
-        count = self.how_many(rerank)
+        count, share = self.how_many(rerank), share_of(blend, self._tuned, self._store.folder)
         total = len(self._store) if allowed is None else len(allowed)
         k = min(k, total)
         if not total:
@@ -85,23 +89,33 @@ class Stages:
         if prepared is None:
             rows, scores = self._coarse(query, k, allowed, asked)
             return Found(rows, scores, 0, note, 0.0)
-        if count is None or count >= total:
+        if share < 1:
+            count = total if count is None else count
+        elif count is None or count >= total:
             every = self._store.live() if allowed is None else allowed
             return self.bounded(prepared, every, k) if self._bounds() else self._every(prepared, every, k)
         rows, scores = self._coarse(query, max(k, count), allowed, asked, prepared)
         scored = self.rescore(prepared, np.array([rows[:count]], np.int64))[0]
+        if share < 1 and self._tuned is not None:
+            scored = self._tuned.blended(np.array(scores[:count]), scored, share)
         best = _order(scored)
         rows[:count], scores[:count] = np.array(rows)[best].tolist(), scored[best].tolist()
         return Found(rows[:k], scores[:k], min(k, len(best)), share=len(best) / total)
 
     def how_many(self, rerank: Rerank) -> int | None:
         """Candidates to score exactly, None for every picture. What cannot be done is an error."""
-        if isinstance(rerank, str) and rerank != ALL:
-            raise XRetrieveError(f"rerank is {rerank!r}; give a number of candidates, 0 for none, or {ALL!r}")
+        if isinstance(rerank, str) and rerank not in (ALL, AUTO):
+            raise XRetrieveError(f"rerank is {rerank!r}; give a number of candidates, 0 for none, {ALL!r} or {AUTO!r}")
         if isinstance(rerank, bool) or not isinstance(rerank, (int, str, type(None))):
             raise XRetrieveError(f"rerank is {rerank!r}; give a whole number of candidates, or {ALL!r}")
         if isinstance(rerank, int) and rerank < 0:
             raise XRetrieveError(f"rerank is {rerank}; give 0 for the coarse order, or more candidates")
+        if rerank == AUTO and self._tuned is None and self._store.has_tokens:
+            raise XRetrieveError(
+                f"rerank='auto' needs a measurement: run `xretrieve tune {self._store.folder}` first, or give a number"
+            )
+        if rerank in (None, AUTO) and self._tuned is not None:
+            rerank = self._tuned.rerank
         if rerank == ALL or not self._store.has_tokens:
             return None
         if rerank is None and (self._matchers.coarse_by == "none" or self.by_bound):

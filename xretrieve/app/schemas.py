@@ -147,11 +147,16 @@ def bodies(settings: Settings) -> tuple[type[Any], type[Any], type[Any], type[An
         Annotated[int, Field(ge=0, le=settings.max_rerank)] | Literal["all", "auto"] | None,
         Field(description="Candidates that the model scores region by region, for models that do."),
     ]
+    blend = Annotated[
+        Annotated[float, Field(ge=0, le=1)] | None,
+        Field(description="Share of the model's score in that of a re-ranked result; the rest is the first stage's."),
+    ]
     query: dict[str, Any] = {"texts": (texts, []), "image": (image, None), "picture": (picture, None)}
     search = create_model(
         "Search", __base__=Strict, **query,
         k=(Annotated[int, Field(ge=1, le=settings.max_k)], 10),
         rerank=(rerank, None),
+        blend=(blend, None),
         where=(Where | None, None),
         drop_reference=(Annotated[
             bool | None, Field(description="Leave the query's own picture out; by default where there is a text too.")

@@ -37,7 +37,7 @@ def search_routes(state: State) -> APIRouter:
         """Search with a text, several texts, a picture, or a picture and what should be different."""
         start = time.perf_counter()
         check_rerank(state, body.rerank)
-        how = {"k": body.k, "rerank": body.rerank, "where": body.where, "drop_reference": body.drop_reference}
+        how = {key: getattr(body, key) for key in ("k", "rerank", "blend", "where", "drop_reference")}
         return await answer(await ask_of(body.texts, body.image, body.picture, **how), start)
 
     @router.post("/api/search/upload", response_model=Results)

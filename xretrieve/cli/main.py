@@ -16,6 +16,7 @@ VERBS = {
     "explain": ("xretrieve.cli.explain", "Say why a picture was found: words and regions, drawn over the picture."),
     "serve": ("xretrieve.cli.serve", "Serve a search page and a REST API over an index."),
     "index": ("xretrieve.cli.index", "Build or update an index over a folder of pictures or a dataset."),
+    "tune": ("xretrieve.cli.tune", "Choose on validation data how an index combines its two stages."),
     "train": ("xretrieve.cli.train", "Train a recipe; the result is a run folder."),
     "evaluate": ("xretrieve.cli.evaluate", "Evaluate a run or a pretrained model under a named protocol."),
     "compare": ("xretrieve.cli.compare", "Compare two evaluated runs with a paired bootstrap."),

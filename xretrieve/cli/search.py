@@ -36,9 +36,17 @@ def search(
     rerank: Annotated[
         str | None,
         typer.Option(
-            metavar="N|all",
-            help="For heads that compare words and regions: candidates they score, 0 for the coarse order, or all "
-            "[default: 100, all without a coarse space].",
+            metavar="N|all|auto",
+            help="For heads that compare words and regions: candidates they score, 0 for the coarse order, all, or "
+            "auto, what `xretrieve tune` found [default: auto where it was run, else 100, all without a coarse space].",
+        ),
+    ] = None,
+    blend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE|auto",
+            help="For those heads: share of their score in a hit's, the rest is the coarse score's, 1 to 0 [default: "
+            "what `xretrieve tune` found, else 1].",
         ),
     ] = None,
     explain: Annotated[
@@ -76,7 +84,9 @@ def search(
         from xretrieve.gallery_search import check_k
 
         check_k(k)
-        first = check_interactive(text, more or [], {"--image": image, "--rerank": rerank, "--html": html})
+        first = check_interactive(
+            text, more or [], {"--image": image, "--rerank": rerank, "--blend": blend, "--html": html}
+        )
         session = open_gallery(gallery, model, weights, coarse).session(combine, wanted)
         if not Shell(session, k, as_json, explain).run(first):
             raise typer.Exit(2)
@@ -85,7 +95,7 @@ def search(
     if combine:
         raise XRetrieveError("--combine belongs to --interactive; write both")
     opened = open_gallery(gallery, model, weights, coarse)
-    ranking = opened.search(query, k=k, where=wanted, rerank=parse_rerank(rerank))
+    ranking = opened.search(query, k=k, where=wanted, rerank=parse_rerank(rerank), blend=parse_blend(blend))
     told = [ranking.explain(place)["parts"] for place in range(len(ranking))] if explain else None
     if html is not None:
         ranking.to_html(html)
@@ -134,6 +144,14 @@ def parse_rerank(value: str | None) -> int | str | None:
     """
     try:
         return int(value) if value is not None else None
+    except ValueError:
+        return value
+
+
+def parse_blend(value: str | None) -> float | str | None:
+    """``--blend``: numbers as such, anything else as written (``Gallery.search`` judges it)."""
+    try:
+        return float(value) if value is not None else None
     except ValueError:
         return value
 

@@ -1,0 +1,95 @@
+"""``xretrieve tune INDEX``: how many candidates a search re-ranks, and how much of the first stage's score it keeps."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from xretrieve.data.base import RetrievalDataset
+    from xretrieve.gallery import Gallery
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def tune(
+    gallery: Annotated[Path, typer.Argument(metavar="INDEX", help="A gallery whose head re-ranks candidates.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="Where the captions come from; default: the dataset the run was trained on.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Data root; default: XRETRIEVE_DATA, else ./data.")] = None,
+    split: Annotated[str, typer.Option(help="A split that no result is reported on.")] = "val",
+    queries: Annotated[int, typer.Option(min=1, help="Captions, evenly spread over the split.")] = 1000,
+    most_lost: Annotated[
+        float, typer.Option(help="Points of recall that leaving candidates out may cost; less is asked for.")
+    ] = 0.1,
+    model: Annotated[str | None, typer.Option(help="The run that made the gallery, where it was moved.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights file of --model, where it was made with one.")] = None,
+    coarse: Annotated[str | None, typer.Option(help="The run it takes candidates from, where it was moved.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Measure both stages on validation captions, and keep the best way to combine them in the index."""
+    from xretrieve.cli.search import open_gallery
+    from xretrieve.data.cache import FeatureCache
+    from xretrieve.evaluation.cascade import check_tunable
+    from xretrieve.evaluation.cascade import tune as measure
+
+    opened = open_gallery(gallery, model, weights, coarse)
+    check_tunable(opened)
+    data = validation(opened, dataset, root, split)
+    chosen = measure(opened, data, queries, most_lost, FeatureCache(), progress=sys.stderr.isatty())
+    if as_json:
+        typer.echo(json.dumps(chosen, indent=2))
+        return
+    print_cascade(chosen, opened)
+
+
+def validation(gallery: Gallery, dataset: str | None, root: Path | None, split: str) -> RetrievalDataset:
+    """The split that was named, or that of the dataset in the recipe of the gallery's run."""
+    from xretrieve.data import datasets
+    from xretrieve.errors import XRetrieveError
+
+    if dataset is not None:
+        return datasets.load(dataset, root=root, split=split)
+    from xretrieve.cli.evaluate import _recipe
+
+    source = str(getattr(gallery.matcher, "source", "") or "")
+    own = _recipe(source).get("dataset", {}) if source else {}
+    if "name" not in own:
+        raise XRetrieveError(
+            f"{gallery.info['matcher']['name']} has no recipe.yaml that names a dataset; write --dataset NAME"
+        )
+    return datasets.load(
+        own["name"], root=root or own.get("root"), split=split, layout=own.get("layout"), **own.get("options", {})
+    )
+
+
+def print_cascade(chosen: dict[str, Any], gallery: Gallery) -> None:
+    """What was measured as a table, and what searches do from now on."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("order")
+    table.add_column("candidates", justify="right")
+    for k in chosen["ks"]:
+        table.add_column(f"R@{k}", justify="right")
+    table.add_column("lost", justify="right")
+    names = {"coarse": "first stage", "head": "head alone", "blend": f"blend {chosen['blend']:g}"}
+    for key, name in names.items():
+        table.add_row(name, "all", *(f"{value:.2f}" for value in chosen["recall"][key]), "")
+    for row in chosen["by_rerank"]:
+        cells = [f"{value:.2f}" for value in row["recall"]]
+        table.add_row(names["blend"], str(row["rerank"]), *cells, f"{row['lost']:.2f}")
+    typer.echo(f"{chosen['queries']} captions of {chosen['dataset']}/{chosen['split']} in {chosen['images']} pictures")
+    Console().print(table)
+    typer.echo(
+        f"{gallery.path}: searches re-rank {chosen['rerank']} candidates ({chosen['lost']:.2f} points lost, under "
+        f"{chosen['most_lost']:g} asked for) and take {100 * chosen['blend']:.0f} % of their score from the head"
+    )

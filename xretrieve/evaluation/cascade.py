@@ -1,0 +1,158 @@
+"""How many candidates are enough, and how much of the first stage's score to keep: chosen on validation data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xretrieve.errors import XRetrieveError
+from xretrieve.evaluation.candidates import recalls
+from xretrieve.evaluation.evaluator import bar
+from xretrieve.gallery_blend import Scale, blended
+
+if TYPE_CHECKING:
+    from xretrieve.data.base import RetrievalDataset
+    from xretrieve.data.cache import FeatureCache
+    from xretrieve.gallery import Gallery
+
+KS = (1, 5, 10)
+CANDIDATES = (10, 20, 50, 100, 200, 500, 1000)
+BLENDS = tuple(round(0.1 * i, 1) for i in range(11))
+MOST_LOST = 0.1  # points of recall that fewer candidates may cost
+QUERIES = 1000
+BLOCK = 64  # captions scored at once
+SPREAD = 100  # candidates of a query that the scores are standardised over
+
+
+def cascade_ranks(coarse: np.ndarray, final: np.ndarray, positive: np.ndarray, rerank: int) -> np.ndarray:
+    """(Q,) 0-based rank of each query's picture when the best ``rerank`` by ``coarse`` are re-ranked by ``final``.
+
+    Args:
+        coarse, final: scores (Q, N). Pictures that are no candidates follow in coarse order.
+        positive: (Q,) column of the right picture. Ties count half.
+
+    >>> coarse, final = np.array([[4.0, 3.0, 2.0, 1.0]]), np.array([[0.0, 1.0, 2.0, 3.0]])
+    >>> [cascade_ranks(coarse, final, np.array([2]), k).tolist() for k in (1, 3, 4)]
+    [[2.0], [0.0], [1.0]]
+    """
+    place = _ranks(coarse, positive)  # (Q,)
+    kept = np.argsort(-coarse, axis=1, kind="stable")[:, :rerank]  # (Q,K)
+    among = np.take_along_axis(final, kept, 1)
+    own = np.take_along_axis(final, positive[:, None], 1)
+    there = (kept == positive[:, None]).any(1)
+    above = (among > own).sum(1) + ((among == own).sum(1) - 1) / 2
+    return np.where(there, above, np.maximum(place, rerank))
+
+
+def _ranks(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    own = np.take_along_axis(scores, positive[:, None], 1)
+    return (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
+
+
+def scale_of(scores: np.ndarray, coarse: np.ndarray) -> Scale:
+    """Mean, and standard deviation within a query, of ``scores`` (Q, N) over the best candidates by ``coarse``."""
+    kept = np.argsort(-coarse, axis=1, kind="stable")[:, :SPREAD]
+    chosen = np.take_along_axis(scores, kept, 1).astype(np.float64)
+    return float(chosen.mean()), max(float(chosen.std(1).mean()), 1e-9)
+
+
+def choose(
+    coarse: np.ndarray, head: np.ndarray, positive: np.ndarray, most_lost: float = MOST_LOST,
+    candidates: Sequence[int] = CANDIDATES, blends: Sequence[float] = BLENDS,
+) -> dict[str, Any]:  # fmt: skip
+    """The share of the head's score that finds most over all pairs, and the fewest candidates that lose no more.
+
+    Args:
+        coarse, head: scores (Q, N) of the first stage and of the head.
+        positive: (Q,) column of the right picture.
+        most_lost: points of R@1, R@5 and R@10 that may be lost against re-ranking everything; less is asked for.
+        candidates, blends: what is tried; ``all`` too.
+
+    Returns:
+        What ``gallery.json`` keeps under ``cascade``: ``rerank``, ``blend``, ``coarse`` and ``head`` (their scales),
+        ``recalls`` over all pairs (of the first stage, the head and the blend) and by number of candidates, ``lost``.
+    """
+    total = coarse.shape[1]
+    scales = scale_of(coarse, coarse), scale_of(head, coarse)
+    by_blend = {}
+    for share in blends:
+        final = blended(coarse, head, *scales, share)
+        by_blend[share] = recalls(_ranks(final, positive), KS)
+    best = max(blends, key=lambda share: (round(float(by_blend[share].mean()), 6), share))
+    final, whole = blended(coarse, head, *scales, best), by_blend[best]
+    table = []
+    for rerank in [k for k in candidates if k < total]:
+        found = recalls(cascade_ranks(coarse, final, positive, rerank), KS)
+        table.append({"rerank": rerank, "recall": found.tolist(), "lost": float((whole - found).max())})
+    enough = next((row for row in table if row["lost"] < most_lost), None)
+    return {
+        "rerank": enough["rerank"] if enough else "all",
+        "blend": best,
+        "coarse": list(scales[0]),
+        "head": list(scales[1]),
+        "lost": enough["lost"] if enough else 0.0,
+        "most_lost": most_lost,
+        "ks": list(KS),
+        "recall": {
+            "coarse": recalls(_ranks(coarse, positive), KS).tolist(),
+            "head": recalls(_ranks(head, positive), KS).tolist(),
+            "blend": whole.tolist(),
+        },
+        "by_rerank": table,
+        "by_blend": [{"blend": share, "recall": by_blend[share].tolist()} for share in blends],
+        "queries": len(coarse),
+        "images": total,
+    }
+
+
+def tune(
+    gallery: Gallery, dataset: RetrievalDataset, queries: int = QUERIES, most_lost: float = MOST_LOST,
+    cache: FeatureCache | None = None, batch_size: int = 64, progress: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure a gallery's two matchers on validation captions, and keep what is best in the gallery.
+
+    From then on its searches take that number of candidates and that blend unless they are told otherwise.
+
+    Args:
+        gallery: with local tokens and a coarse space that chooses candidates.
+        dataset: a split that nobody was trained on, and that no result is reported on.
+        queries: captions, evenly spread over the split.
+        most_lost: as in :func:`choose`.
+    """
+    check_tunable(gallery)
+    import torch
+
+    main, other = gallery.matcher, gallery.coarse
+    captions = np.unique(np.linspace(0, len(dataset.captions) - 1, min(queries, len(dataset.captions))).astype(int))
+    said = [dataset.captions[row] for row in captions]
+    how: dict[str, Any] = {"ids": dataset.image_ids, "batch_size": batch_size, "cache": cache, "progress": progress}
+    with torch.inference_mode():
+        images, texts = main.encode_images(dataset.images, **how), main.encode_texts(said)
+        if other is None:
+            first = texts.pooled @ images.pooled.T
+        else:
+            first = other.encode_texts(said).pooled @ other.encode_images(dataset.images, **how).pooled.T
+        starts = list(range(0, len(said), BLOCK))
+        parts = [main.score(texts[start : start + BLOCK], images) for start in bar(starts, "scoring", progress)]
+    coarse, head = first.float().cpu().numpy(), torch.cat(parts).float().cpu().numpy()
+    chosen = choose(coarse, head, np.asarray(dataset.owner)[captions], most_lost)
+    chosen |= {"dataset": dataset.name, "split": dataset.split}
+    gallery.keep_cascade(chosen)
+    return chosen
+
+
+def check_tunable(gallery: Gallery) -> None:
+    """A gallery with nothing to choose is an error."""
+    by = gallery.info.get("coarse", {}).get("by")
+    if by is None:
+        raise XRetrieveError(
+            f"{gallery.path}: the vectors of {gallery.info['matcher']['name']!r} are its scores, so there is no second "
+            "stage to tune"
+        )
+    if by == "none" or gallery.bounded:
+        raise XRetrieveError(
+            f"{gallery.path} takes no candidates: every search of it is exact; build it with a dual encoder as coarse "
+            "(--coarse RUN) to tune how the two work together"
+        )

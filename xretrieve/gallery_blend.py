@@ -1,0 +1,79 @@
+"""One score from both stages: the first stage's and the head's, each standardised by what validation data showed.
+
+Re-ranking by the head alone throws away what the first stage knows, which costs recall where the head is the weaker of
+the two. `xretrieve tune` measures how many candidates are enough and which share of the head's score is best
+(:mod:`xretrieve.evaluation.cascade`), and keeps both under ``cascade`` in ``gallery.json``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xretrieve.errors import XRetrieveError
+
+Scale = tuple[float, float]  # mean, standard deviation
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was chosen for one gallery.
+
+    Args:
+        rerank: candidates, or ``all``.
+        blend: share of the head's score, 0 (the first stage's alone) to 1 (the head's alone).
+        coarse, head: mean and standard deviation of the scores among the candidates of a validation query.
+    """
+
+    rerank: int | str
+    blend: float
+    coarse: Scale
+    head: Scale
+
+    @classmethod
+    def of(cls, info: dict[str, Any]) -> Tuned | None:
+        """What ``gallery.json`` holds; None where nothing was measured."""
+        kept = info.get("cascade")
+        if kept is None:
+            return None
+        return cls(kept["rerank"], kept["blend"], tuple(kept["coarse"]), tuple(kept["head"]))
+
+    def blended(self, coarse: np.ndarray, head: np.ndarray, share: float) -> np.ndarray:
+        """One score from both (any shape, the same), float32."""
+        return blended(coarse, head, self.coarse, self.head, share)
+
+
+def blended(coarse: np.ndarray, head: np.ndarray, of_coarse: Scale, of_head: Scale, share: float) -> np.ndarray:
+    """(1 - share) x the standardised first score + share x the standardised second, float32.
+
+    >>> blended(np.array([0.5, 0.3]), np.array([10.0, 14.0]), (0.4, 0.1), (12.0, 2.0), 0.25).round(3).tolist()
+    [0.5, -0.5]
+    """
+    first = (np.asarray(coarse, np.float32) - of_coarse[0]) / of_coarse[1]
+    second = (np.asarray(head, np.float32) - of_head[0]) / of_head[1]
+    return ((1 - share) * first + share * second).astype(np.float32)
+
+
+def share_of(blend: float | str | None, tuned: Tuned | None, folder: object) -> float:
+    """The share of the head's score that a search asks for: 1.0 means the head alone.
+
+    Args:
+        blend: as in :meth:`xretrieve.Gallery.search`.
+        tuned: of the gallery.
+        folder: of the gallery, for messages.
+    """
+    if blend is None:
+        return tuned.blend if tuned is not None else 1.0
+    if blend == "auto" and tuned is not None:
+        return tuned.blend
+    if blend != "auto" and (isinstance(blend, bool) or not isinstance(blend, (int, float)) or not 0 <= blend <= 1):
+        raise XRetrieveError(
+            f"blend is {blend!r}; give the share of the head's score, 0 (the first stage's alone) to 1, or 'auto'"
+        )
+    if tuned is None and blend != 1:
+        raise XRetrieveError(
+            f"blend={blend!r} needs a measurement of both scores: run `xretrieve tune {folder}` first, or leave it out"
+        )
+    return float(blend)

@@ -12,6 +12,7 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.heads import create_head
 from xretrieve.heads.products import linear, short_softmax
 from xretrieve.heads.region_vector import RegionBatchNorm
+from xretrieve.heads.scoring import Items
 from xretrieve.tokens import Prepared, Tokens
 from xretrieve.training.losses import InfoNCE
 
@@ -155,6 +156,11 @@ def test_explanations_add_up_to_the_score():
     assert (found["regions"][:, 1, :, 3:] == 0).all()
     torch.testing.assert_close(found["nodes"].sum(-1), torch.ones(4, 3))
     assert (found["nodes"][2, :, 2:] == 0).all()  # absent sentences
+    trace = {}
+    head.block(Items.of(sets), Items.of(gallery), head.fold(), trace)
+    x, first = trace["round4/nodes"][0, :, 0], head.ICR_module[0]  # (N,1+T,S), of the set with all four sentences
+    plain = torch.bmm(first.graph_query_w(x[:, :1]), first.graph_key_w(x).mT)[:, 0].softmax(-1)
+    torch.testing.assert_close(found["nodes"][0], plain)  # what the global node reads in the first step
     levels = torch.stack([found["local"], found["reason"], found["global"]], -1)  # (M,N,3)
     total = (levels * found["weights"][:, None]).sum(-1)
     torch.testing.assert_close(total, found["score"], atol=1e-6, rtol=0)

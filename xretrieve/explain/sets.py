@@ -28,7 +28,7 @@ def set_told(
 
     Returns:
         For each sentence, to go with its own score: ``region``, the place (from 0) of the region it looks at most;
-        ``found``, what it finds where it looks, a mean of cosines; of HMRN ``reads``, how much the last step of the
+        ``found``, what it finds where it looks, a mean of cosines; of HMRN ``reads``, how much the first step of the
         reasoning reads from it; of Drill-down ``slot``, the slot it wrote, and ``counts``, that slot's share of the
         score as this sentence left it (0 when a later one has rewritten it).
 

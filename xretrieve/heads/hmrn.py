@@ -286,8 +286,9 @@ class HMRN(MultiQueryHead):
         """As :meth:`MultiQueryHead.explain`, in the T-I direction whatever the head's own is.
 
         Also ``local``, ``reason`` and ``global`` (M,N), the three levels without their weights; ``weights`` (M,3),
-        those weights in the same order; ``nodes`` (M,N,1+T): how much the last step of the reasoning reads from the
-        global node and from each sentence.
+        those weights in the same order; ``nodes`` (M,N,1+T): how much the global node reads from itself and from each
+        sentence in the first step of the reasoning. Later steps say less: without a residual path the nodes of a
+        trained model are nearly equal by then, and all are read alike.
         """
         self.check_sides(sets, gallery)
         texts, images = Items.of(sets), Items.of(gallery)
@@ -301,14 +302,14 @@ class HMRN(MultiQueryHead):
         found = {name: value[0] for name, value in made.items()}
         found["regions"] = regions[0].permute(2, 0, 3, 1)  # (M,N,T,R)
         found["sentences"] = (regions * dots)[0].sum(1).transpose(0, 1)  # (M,N,T)
-        last, steps = dots.shape[-1], len(self.ICR_module)
-        weights = self._weights(texts, last)[0, :, -1]  # (M,)
-        found["weights"] = torch.stack([torch.full_like(weights, self.alpha), self.beta * weights,
-                                        torch.full_like(weights, self.gamma)], 1)  # fmt: skip
+        last = dots.shape[-1]
+        width = self._weights(texts, last)[0, :, -1]  # (M,)
+        found["weights"] = torch.stack([torch.full_like(width, self.alpha), self.beta * width,
+                                        torch.full_like(width, self.gamma)], 1)  # fmt: skip
         if self.beta:
-            x = trace[f"round{last}/" + (f"step{steps - 1}" if steps > 1 else "nodes")]  # before the last step
             real = nn.functional.pad(sets.mask, (1, 0), value=True)[None, None]
-            found["nodes"] = reasoning.read_weights(x, real, self.fold().steps[-1])[0].transpose(0, 1)
+            weights = reasoning.read_weights(trace[f"round{last}/nodes"], real, self.fold().steps[0])
+            found["nodes"] = weights[0].transpose(0, 1)
         return found
 
     def training_levels(self, sets: Prepared, gallery: Prepared) -> dict[str, Tensor]:

@@ -87,6 +87,9 @@ def test_every_command_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) ->
 
             load_recipe(run[1], run[2:])
             continue
+        if run[0] == "serve":  # runs until it is stopped: tests/app/test_serve.py
+            assert Path(run[1], "gallery.json").is_file()
+            continue
         if run[0] == "doctor":  # seconds of imports; tests/cli/test_doctor.py runs it
             continue
         if run[0] == "train" and "--list" not in run:

@@ -25,8 +25,11 @@ def test_demo_ends_in_a_table_a_report_and_an_index_that_can_be_searched(tmp_pat
     assert (out / "scenes-dual" / "curves.png").is_file()
     sets = (out / "query_sets" / "report.html").read_text()
     assert "scenes-hmrn-t2i" in sets and "scenes-dual, mean similarity" in sets and "models by round" in sets
-    command = next(line for line in printed.splitlines() if line.strip().startswith("xretrieve search"))
+    command = next(line for line in printed.splitlines() if "xretrieve search" in line)
     assert str(out / "scenes.xr") in command
+    *program, verb, index, opened = printed.strip().splitlines()[-1].split()
+    assert (verb, index, opened) == ("serve", str(out / "scenes.xr"), "--open"), "it ends with the command of the page"
+    assert Path(*program).name == "xretrieve"
     assert main(["search", str(out / "scenes.xr"), "a red star", "-k", "3", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["hits"]) == 3
     assert main(["bench", "demo", *SMALL, "--out", str(out), "--json"]) == 0  # an earlier demo is replaced

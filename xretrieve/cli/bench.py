@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +17,11 @@ app = typer.Typer(help="Run a benchmark suite.", no_args_is_help=True, add_compl
 @app.callback()
 def suites() -> None:
     """Run a benchmark suite; `demo` needs no data and takes a few minutes."""
+
+
+def program() -> str:
+    """The command as this shell finds it: its path where `make` ran it out of an environment that is not active."""
+    return "xretrieve" if shutil.which("xretrieve") else os.path.relpath(Path(sys.executable).with_name("xretrieve"))
 
 
 @app.command()
@@ -57,5 +64,6 @@ def demo(
         print_ranking(ranking)
     text = result.rankings[0].query.text
     print(f"\n{result.seconds:.0f} s in all. Look at {out / 'report.html'}, then search yourself:")
-    print(f'  xretrieve search {result.gallery.path} "{text}"')
+    print(f'  {program()} search {result.gallery.path} "{text}"')
+    print(f"Or open the search page in your browser:\n  {program()} serve {result.gallery.path} --open")
     return 0

@@ -30,7 +30,7 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.gallery_items import Item
 from xretrieve.gallery_tokens import TokenPart, TokenSpool, join
 from xretrieve.tokens import Prepared
-from xretrieve.utils.files import atomic_folder, read_json, write_json
+from xretrieve.utils.files import atomic_folder, read_json, recover_folder, write_json
 
 FORMAT = 1
 MANIFEST = "gallery.json"
@@ -88,6 +88,7 @@ class Store:
     def open(cls, folder: str | Path) -> Store:
         """Read a gallery; a folder that is not one, a newer format or a damaged part is an error that says so."""
         folder = Path(folder)
+        recover_folder(folder)
         if not (folder / MANIFEST).is_file():
             raise XRetrieveError(
                 f"{folder} is not a gallery (no {MANIFEST}); make one with `xretrieve index PHOTOS --out {folder}`"

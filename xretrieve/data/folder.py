@@ -15,6 +15,8 @@ def picture_suffixes() -> frozenset[str]:
     """Lower-case suffixes that are taken as pictures; HEIC and AVIF only where the installed Pillow reads them."""
     from PIL import Image
 
+    import xretrieve.data.pictures  # noqa: F401  teaches Pillow to read HEIC where it can be taught
+
     return SUFFIXES | (IF_PILLOW_CAN & set(Image.registered_extensions()))
 
 

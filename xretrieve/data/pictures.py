@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 from pathlib import Path
@@ -11,6 +12,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xretrieve.errors import XRetrieveError
+
+with contextlib.suppress(ImportError):  # the extra `heic`; without it HEIC files are left out of a folder
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 
 # What PIL raises on broken files, depending on the format and on where the damage is.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error,

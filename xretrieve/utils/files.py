@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -40,6 +41,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        recover_folder(path)
         part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
         yield part
@@ -53,6 +55,17 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             part.replace(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def recover_folder(path: str | Path) -> None:
+    """Put a folder back that was moved aside by an :func:`atomic_folder` that was killed before the new one took its
+    place."""
+    path = Path(path)
+    if not path.exists():
+        for old in path.parent.glob(f".{glob.escape(path.name)}.*.old/folder"):
+            old.replace(path)
+            old.parent.rmdir()
+            return
 
 
 @contextlib.contextmanager

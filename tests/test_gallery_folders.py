@@ -161,19 +161,19 @@ print(sum(calls), len(gallery))
 
 def test_a_build_that_is_killed_for_good_resumes_and_leaves_nothing_half_written(tmp_path):
     pytest.importorskip("timm")
-    photos, root = noise_photos(tmp_path / "photos", 16), Path(__file__).resolve().parents[1]
+    photos, root = noise_photos(tmp_path / "photos", 28), Path(__file__).resolve().parents[1]
 
     def run(when):
         args = [str(photos), str(tmp_path / "g.xr"), str(tmp_path / "cache"), str(when)]
         env = os.environ | {"PYTHONPATH": str(root)}
         return subprocess.run([sys.executable, "-c", KILLED, *args], cwd=root, capture_output=True, text=True, env=env)
 
-    assert run(3).returncode == -9
+    assert run(6).returncode == -9
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "photos"], "nothing half-written"
     done = run(0)
     assert done.returncode == 0, done.stderr
     encoded, indexed = map(int, done.stdout.split())
-    assert (encoded, indexed) == (8, 16), "the two batches that were done are not encoded again"
+    assert (encoded, indexed) == (12, 28), "the first sixteen are not encoded again"
 
 
 def test_a_rebuild_that_is_killed_between_its_two_renames_leaves_the_old_gallery(tmp_path, monkeypatch):

@@ -195,7 +195,7 @@ def test_a_killed_build_leaves_nothing_and_shows_nothing_while_it_runs(sgr, dual
 
     monkeypatch.setattr(gallery_tokens.TokenSpool, "append", killed)
     with pytest.raises(KeyboardInterrupt):
-        Gallery.build(sgr, photos, tmp_path / "g.xr", coarse=dual, batch_size=4)
+        Gallery.build(sgr, photos, tmp_path / "g.xr", coarse=dual, batch_size=1)
     assert seen == [["photos"]] * 3 and [p.name for p in tmp_path.iterdir()] == ["photos"], (
         "even a process that is shot leaves nothing: waiting tokens have no name"
     )

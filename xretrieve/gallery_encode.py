@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xretrieve.data.cache import FeatureCache
     from xretrieve.matcher import Matcher
 
-CHUNK = 4  # batches per step: between two steps the progress bar moves, and local tokens are let go
+CHUNK = 4  # batches per step, of which each is decoded while the one before is encoded; then the progress bar moves
 Piece = tuple[list[Item], np.ndarray, Tokens | None]  # pictures, their coarse vectors, their tokens
 
 
@@ -69,7 +69,7 @@ def encode_items(
     kept: list[Item] = []
     vectors: list[np.ndarray] = []
     failed: list[dict[str, str]] = []
-    step = batch_size if encoder.tokens else CHUNK * batch_size
+    step = CHUNK * batch_size
     with _bar(len(items), progress) as advance:
         for start in range(0, len(items), step):
             chunk = items[start : start + step]

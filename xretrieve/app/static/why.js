@@ -133,6 +133,9 @@ function parts(list, hit, levels) {
     const terms = Object.entries(levels).map(([name, { value, weight }]) => `${weight.toFixed(2)} × ${value.toFixed(3)} (${name})`);
     rows.push(make("p", `${score(hit)} = ${terms.join(" + ")}`, "quiet"));
   } else if (list.length > 1) rows.push(make("p", `Together: ${score(hit)}`, "quiet"));
+  else if (list.length && hit.exact && Math.abs(hit.score - list[0].score) > 5e-4) {
+    rows.push(make("p", `Score in the ranking: ${score(hit)}, which also counts what the fast first stage found.`, "quiet"));
+  }
   if (!hit.exact) rows.push(make("p", "≈ The fast first stage placed it here; the model itself did not score it.", "quiet"));
   byId("why-parts").replaceChildren(...rows);
 }

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import pytest
 from PIL import Image as PILImage
 
 from tests.app.conftest import client_of
 from xretrieve.app.errors import ApiError
+from xretrieve.app.guard import Guard
 from xretrieve.app.metrics import Metrics
 from xretrieve.app.settings import Settings
 from xretrieve.app.worker import Worker
@@ -125,6 +128,47 @@ def test_a_full_queue_answers_503_and_what_waited_is_answered_together(slow):
 
     answers = asyncio.run(play())
     assert [str(answer) for answer in answers] == ["A", "B", "bad", "C", "D"] and slow.sizes == [1, 3, 1]
+
+
+def test_over_http_a_full_queue_is_503_with_retry_after(served, monkeypatch):
+    slow = Slow()
+
+    def search_many(self, asks):
+        slow.started.set()
+        assert slow.go.wait(10)
+        return [XRetrieveError("let go")] * len(asks)
+
+    monkeypatch.setattr(type(served), "search_many", search_many)
+    with client_of(served, queue=2, batch=1) as client, ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(client.post, "/api/search", json=DOG)]
+        assert slow.started.wait(10)
+        waiting += [pool.submit(client.post, "/api/search", json=DOG) for _ in range(7)]
+        rejected = [done.result() for done in itertools.islice(as_completed(waiting), 5)]  # one runs, two wait
+        assert {answer.status_code for answer in rejected} == {503}
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in rejected)
+        assert "waiting already" in rejected[0].json()["error"]
+        assert client.get("/api/health").json()["waiting"] == 2
+        slow.go.set()
+        assert sorted(done.result().status_code for done in waiting) == [400] * 3 + [503] * 5
+        assert "xretrieve_rejected_total 5.0" in client.get("/metrics").text
+
+
+def test_a_body_that_never_arrives_is_given_up(served):
+    sent = []
+
+    async def forever():
+        await asyncio.sleep(60)
+
+    async def send(message):
+        sent.append(message)
+
+    async def call():
+        app = Guard(None, Settings(body_seconds=0.05), Metrics())
+        scope = {"type": "http", "method": "POST", "path": "/api/search", "headers": [(b"host", b"localhost")]}
+        await app(scope, forever, send)
+
+    asyncio.run(call())
+    assert sent[0]["status"] == 408 and b"more than 0.05 s to arrive" in sent[1]["body"]
 
 
 def test_a_bug_in_one_search_does_not_take_the_others_with_it(slow):

@@ -30,6 +30,7 @@ REASONS = {
     401: "No token, or a wrong one.",
     403: "The server is not called by this name.",
     404: "No such picture or session.",
+    408: "The request did not arrive in time.",
     413: "More bytes than are taken.",
     422: "The request is not well formed.",
     500: "A fault of the server.",

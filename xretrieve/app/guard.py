@@ -10,6 +10,8 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from anyio import fail_after
+
 from xretrieve.app.errors import ApiError
 from xretrieve.app.metrics import Metrics
 from xretrieve.app.settings import Settings
@@ -105,17 +107,14 @@ class Guard:
             raise ApiError(503, "too many requests are being received; try again in 1 s", 1)
         self._reading += 1
         try:
-            body, more = bytearray(), True
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ApiError(400, "the connection was closed in the middle of the request")
-                body += message.get("body", b"")
-                more = message.get("more_body", False)
-                if len(body) > most:
-                    raise too_large
+            with fail_after(self._settings.body_seconds):
+                body = await _read(receive, most)
+        except TimeoutError as error:
+            raise ApiError(408, f"the request took more than {self._settings.body_seconds:g} s to arrive") from error
         finally:
             self._reading -= 1
+        if body is None:
+            raise too_large
         given = False
 
         async def replay() -> MutableMapping[str, Any]:
@@ -123,6 +122,20 @@ class Guard:
             if given:
                 return await receive()
             given = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
+            return {"type": "http.request", "body": body, "more_body": False}
 
         return replay
+
+
+async def _read(receive: Receive, most: int) -> bytes | None:
+    """All of a body; None as soon as it is longer than ``most`` bytes."""
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ApiError(400, "the connection was closed in the middle of the request")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > most:
+            return None
+    return bytes(body)

@@ -33,6 +33,8 @@ class TimmImages(ImageBackbone):
     With ``layers``, earlier feature maps are averaged onto the last one's grid and joined to it: hypercolumns
     (Hariharan et al., CVPR 2015). A classifier's last layer forgets colour and texture, which captions mention.
     With ``cells``, the grid is averaged to that many rows and columns (windows overlap where they must).
+    With ``places``, the pooled vector also says where in the picture the maps of ``layers`` have what: a grid of that
+    many rows and columns (a level of the spatial pyramid of Lazebnik et al., CVPR 2006).
     """
 
     def __init__(self, rest: str, model: nn.Module, data: dict[str, Any], options: dict[str, Any]) -> None:
@@ -48,6 +50,7 @@ class TimmImages(ImageBackbone):
         self.from_model = options["pooled"] == "model"
         self.layers: list[int] = options["layers"] or []
         self.side: int | None = options["cells"]
+        self.places: int = options.get("places", 0)
         with self.inference():
             tokens = self(torch.zeros(1, *data["input_size"], dtype=torch.uint8))
         self.local_dim, self.pooled_dim = tokens.local.shape[-1], tokens.pooled.shape[-1]
@@ -75,6 +78,7 @@ class TimmImages(ImageBackbone):
             return Tokens.cat([self(part) for part in batch.split(_CPU_IMAGES)])
         pixels = (batch.float() - self.mean) / self.std
         pixels = pixels.contiguous(memory_format=torch.channels_last)
+        where = None
         if not self.layers:
             features, columns = self.model.forward_features(pixels), None
         else:
@@ -82,6 +86,8 @@ class TimmImages(ImageBackbone):
             side = features.shape[-2:] if features.ndim == 4 else maps[-1].shape[-2:]
             columns = torch.cat([F.adaptive_avg_pool2d(m.float(), side) for m in maps], 1)  # (N,C,h,w)
             columns = columns.flatten(2).transpose(1, 2)  # (N,cells,C)
+            if self.places:
+                where = torch.cat([F.adaptive_avg_pool2d(m.float(), self.places).flatten(1) for m in maps], 1)
         local = grid_tokens(self.model, features, self.name).float()
         joined = local if columns is None else torch.cat([local, columns], -1)  # (N,cells,D)
         if self.side is not None:
@@ -95,6 +101,7 @@ class TimmImages(ImageBackbone):
             return Tokens.from_local(joined)
         pooled = self.model.forward_head(features, pre_logits=True).float()
         pooled = pooled if columns is None else torch.cat([pooled, columns.mean(1)], -1)
+        pooled = pooled if where is None else torch.cat([pooled, where], -1)
         return Tokens(joined, full_mask(joined), pooled)
 
     def fit(self) -> tuple[Size, Size, Fit] | None:
@@ -127,6 +134,7 @@ def create(
     pooled: str = "model",
     layers: Sequence[int] | None = None,
     cells: int | None = None,
+    places: int = 0,
     model_args: dict[str, Any] | None = None,
 ) -> TimmImages:
     """A timm model without its classifier.
@@ -141,6 +149,7 @@ def create(
         pooled: ``model`` (timm's pre-logits feature) or ``mean`` (of the local tokens).
         layers: numbers of earlier feature maps (of ``model.feature_info``, from 0) to join to every local token.
         cells: rows and columns that the grid is averaged to, for example 3 for 9 local tokens.
+        places: rows and columns of a grid of the maps of ``layers`` that is joined to the pooled vector; 0 for none.
         model_args: handed to ``timm.create_model``, for example ``{"pad_type": "same"}``.
     """
     import timm
@@ -151,6 +160,9 @@ def create(
         raise unknown("pooled", pooled, ["model", "mean"])
     if cells is not None and cells < 1:
         raise XRetrieveError(f"timm:{rest}: cells={cells}; it is the rows and columns of the grid, at least 1")
+    if places and (places < 0 or not layers or pooled != "model"):
+        raise XRetrieveError(f"timm:{rest}: places={places} joins the maps of `layers` to the pooled vector of the "
+                             "model; give 1 or more, with layers and pooled='model', or leave it out")  # fmt: skip
     if size is not None and size < 1:
         raise XRetrieveError(f"timm:{rest}: size={size} pixels")
     if crop is not None and not 0 < crop <= 1:
@@ -170,7 +182,7 @@ def create(
     config = resolve_model_data_config(model, args=data)
     options = {"size": size, "mean": _three(mean), "std": _three(std), "interpolation": interpolation, "crop": crop,
                "pooled": pooled, "layers": [int(i) for i in layers] if layers else None, "cells": cells,
-               "model_args": given}
+               "model_args": given, **({"places": int(places)} if places else {})}  # the key only where it is new
     _check_layers(rest, model, options["layers"])
     return TimmImages(rest, model, {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}, options)
 

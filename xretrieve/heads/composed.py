@@ -122,6 +122,10 @@ class ComposedHead(Head):
         """(B, 2): how much of the image and of the text is in each query; None where the head has no weights."""
         return self._made(image, text).weights
 
+    def alone(self, side: str, prepared: Prepared) -> Tensor:
+        """Queries (N, D) that ask with one side only, ``image`` or ``text``: its unit vectors."""
+        return prepared.pooled
+
     def _made(self, image: Prepared, text: Prepared) -> Composed:
         self.check_sides(image, text)
         stored = image.pooled.is_inference() or text.pooled.is_inference()  # of a matcher: no graph

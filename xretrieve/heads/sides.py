@@ -39,6 +39,9 @@ class SideOptions:
             ``dual`` that of its residual perceptron, 0 for none.
         image_dropout, text_dropout: with ``perceptron`` after the ReLU, with ``dual`` on the incoming features.
         image_norm, text_norm: LayerNorm of the incoming features (``dual``).
+        image_standardise: with ``perceptron``: bring each incoming image feature to mean 0 and variance 1 over the
+            training pictures (features of several layers have very uneven scales).
+        image_input_dropout: with ``perceptron``: dropout on the incoming image features.
         text_project: with ``dual``: False when the text backbone already ends in the joint width.
     """
 
@@ -53,6 +56,8 @@ class SideOptions:
     text_dropout: float = 0.0
     image_norm: bool = True
     text_norm: bool = False
+    image_standardise: bool = False
+    image_input_dropout: float = 0.0
     text_project: bool = True
 
     def __post_init__(self) -> None:
@@ -77,7 +82,8 @@ class SideOptions:
         if self.projection == "linear":
             return Linear(width, dim)
         if self.projection == "perceptron":
-            return Perceptron(width, own["hidden"] or 2 * dim, dim, own["dropout"])
+            incoming = (self.image_standardise, self.image_input_dropout) if side == "image" else ()
+            return Perceptron(width, own["hidden"] or 2 * dim, dim, own["dropout"], *incoming)
         project = side == "image" or self.text_project
         pool, norm = getattr(self, f"{side}_pool"), getattr(self, f"{side}_norm")
         return Side(width, dim, pool, self.source(side), project, norm=norm, **own)
@@ -105,12 +111,28 @@ class Linear(nn.Module):
 
 
 class Perceptron(nn.Module):
-    """Two layers."""
+    """Two layers.
 
-    def __init__(self, width: int, hidden: int, dim: int, dropout: float) -> None:
+    Args:
+        width, hidden, dim: of the incoming features, between the layers, and of the outcome.
+        dropout: after the ReLU.
+        standardise: bring each incoming feature to mean 0 and variance 1, measured in training (batch norm without
+            learned numbers).
+        input_dropout: on the incoming features.
+    """
+
+    def __init__(self, width: int, hidden: int, dim: int, dropout: float, standardise: bool = False,
+                 input_dropout: float = 0.0) -> None:  # fmt: skip
         super().__init__()
+        self.incoming = nn.Sequential(
+            nn.BatchNorm1d(width, affine=False) if standardise else nn.Identity(), Dropout(input_dropout)
+        )
         self.layers = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, dim))
 
     def raw(self, tokens: Tokens) -> Tensor:
         """(N, D) float32."""
-        return self.layers(tokens.pooled).float()
+        return self(tokens.pooled)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, D) float32 from (N, F)."""
+        return self.layers(self.incoming(features)).float()

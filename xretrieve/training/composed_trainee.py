@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,27 +56,29 @@ class CompositionTrainee(ComposedTrainee):
     Args:
         parts: as for :class:`Trainee`.
         config: of the stage.
+        tags: names of the tags that pictures come with, where their attributes are read.
         chunk: items encoded at a time, 0 for all.
     """
 
-    def __init__(self, *parts: Any, config: CompositionConfig, chunk: int = 0) -> None:
+    def __init__(self, *parts: Any, config: CompositionConfig, tags: Sequence[str] = (), chunk: int = 0) -> None:
         super().__init__(*parts)
         self.config, self.chunk = config, chunk
+        self.tags = tags
 
     def forward(
-        self, images: tuple[Any, Tensor], texts: Any, duplicates: Tensor, hide: Hide = (0.0, 0.0)
+        self, images: tuple[Any, ...], texts: Any, duplicates: Tensor, hide: Hide = (0.0, 0.0)
     ) -> tuple[Tensor, Stats]:
         """Loss () and numbers to log of one block.
 
         Args:
             images: the distinct pictures of this process's n triplets, and (2n,) which of them are the references, then
-                the targets.
+                the targets; where attributes are read also tags (N, A) bool and which of them are known (N, A) bool.
             texts: n modification texts.
             duplicates: (P, P) bool over the whole batch, see
                 :func:`~xretrieve.training.triplet_data.triplet_duplicates`.
             hide: shares of image and text tokens to hide.
         """
-        given, place = images
+        given, place, *told = images
         pictures, text = self.side("image", given, hide[0]), self.side("text", texts, hide[1])
         reference, target = pictures[place[: len(text)]], pictures[place[len(text) :]]
         made = self.head.compose(reference, text)
@@ -85,9 +88,14 @@ class CompositionTrainee(ComposedTrainee):
             logged |= {"weight_image": share.mean(), "weight_spread": share.std(correction=0)}
         config = self.config
         if config.label != "none" and config.label_weight and made.log_weights is not None:
-            taught = self._taught(reference.pooled, text.pooled, target.pooled, made.log_weights, duplicates)
+            u, s = self.head.alone("image", reference), self.head.alone("text", text)
+            taught = self._taught(u, s, target.pooled, made.log_weights, duplicates)
             loss = loss + config.label_weight * taught
             logged["label_loss"] = taught.detach()
+        if told:
+            read = reader_of(self.head).loss(raw_of(pictures), self.tags, *told)
+            loss = loss + config.attribute_weight * read
+            logged["attribute_loss"] = read.detach()
         return loss, logged
 
     def _taught(self, u: Tensor, s: Tensor, g: Tensor, log_weights: Tensor, duplicates: Tensor) -> Tensor:
@@ -99,6 +107,11 @@ class CompositionTrainee(ComposedTrainee):
         )  # fmt: skip
         found = label_losses(rows(log_weights).float(), label) * known
         return found.sum() / known.sum().clamp(min=1)
+
+
+def reader_of(head: ComposedHead) -> Any:
+    """What a head reads attributes with; None for heads that read none."""
+    return getattr(head, "reading", None)
 
 
 class Attributes(nn.Module):
@@ -128,13 +141,15 @@ class DomainTrainee(ComposedTrainee):
     Args:
         parts: as for :class:`Trainee`.
         config: of the stage.
-        attributes: reads tags, where that task is asked for.
+        attributes: reads tags, where that task is asked for and the head does not read them itself.
+        tags: names of the tags.
         chunk: items encoded at a time, 0 for all.
     """
 
-    def __init__(self, *parts: Any, config: DomainConfig, attributes: Attributes | None = None, chunk: int = 0) -> None:
+    def __init__(self, *parts: Any, config: DomainConfig, attributes: Attributes | None = None,
+                 tags: Sequence[str] = (), chunk: int = 0) -> None:  # fmt: skip
         super().__init__(*parts)
-        self.config, self.attributes, self.chunk = config, attributes, chunk
+        self.config, self.attributes, self.tags, self.chunk = config, attributes, tags, chunk
 
     def forward(
         self, images: tuple[Any, ...], texts: Any, duplicates: tuple[Tensor, ...], hide: Hide = (0.0, 0.0)
@@ -158,8 +173,10 @@ class DomainTrainee(ComposedTrainee):
         if "i2i" in tasks:
             loss, stats = self.matched(pictures[count:].pooled, own.pooled, duplicates[1], single=True)
             total, logged = total + self.config.i2i_weight * loss, {**stats, **logged, "i2i_loss": loss.detach()}
-        if self.attributes is not None:
-            loss = self.attributes(raw_of(own), images[1], images[2])
+        if "attributes" in self.config.tasks:
+            raw, told = raw_of(own), images[1:]
+            own_reader = reader_of(self.head)
+            loss = self.attributes(raw, *told) if own_reader is None else own_reader.loss(raw, self.tags, *told)
             total = total + self.config.attribute_weight * loss
             logged["attribute_loss"] = loss.detach()
         return total, logged

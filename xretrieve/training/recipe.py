@@ -103,9 +103,12 @@ class CompositionConfig:
     """caption mode in training; default: the protocol's (and-random where that is `and`)"""
     same: list[str] = field(default_factory=list)
     """metadata keys: targets that agree in all of them count as each other's duplicates"""
+    attribute_weight: float = 0.0
+    """factor on reading the tags of references and targets, of a head that reads attributes"""
 
     def __post_init__(self) -> None:
-        _need(0 <= self.label_weight < math.inf, "composition.label_weight", self.label_weight, "0 or more")
+        for key in ("label_weight", "attribute_weight"):
+            _need(0 <= getattr(self, key) < math.inf, f"composition.{key}", getattr(self, key), "0 or more")
         for key in ("label_tau", "label_kappa"):
             _need(0 < getattr(self, key) < math.inf, f"composition.{key}", getattr(self, key), "above 0")
 
@@ -147,7 +150,8 @@ class StageConfig:
     lr: float = 5e-4
     """peak learning rate"""
     lr_scale: dict[str, float] = field(default_factory=dict)
-    """factor on lr for a part, for example {image: 0.1}; 0 is not allowed, leave the part out of `train` instead"""
+    """factor on lr for a part, for example {image: 0.1}, or for what of it has a name, for example {head.image: 0.1};
+    the longest name counts; 0 is not allowed, leave the part out of `train` instead"""
     optimizer: Literal["adam", "adamw"] = "adamw"
     """adam (no decoupled decay) or adamw"""
     weight_decay: float = 0.0
@@ -222,7 +226,7 @@ class StageConfig:
               "[head] or left out with freeze_coarse")
         _need(self.train is None or len(self.train) > 0, "train", self.train, "a list of image, text, head")
         for part, factor in self.lr_scale.items():
-            if part not in PARTS:
+            if str(part).split(".")[0] not in PARTS:
                 raise XRetrieveError(f"recipe key 'lr_scale': {unknown('part', str(part), PARTS)}")
             _need(isinstance(factor, (int, float)) and factor > 0, f"lr_scale.{part}", factor, "above 0")
 

@@ -258,9 +258,10 @@ def _process(
         data = (spoken(data[0]), spoken(data[1]))
         captions = data[0].captions
     elif recipe.task == "composed":
-        from xretrieve.training.triplets import triplet_data
+        from xretrieve.training.triplets import fill_attributes, triplet_data
 
         data = tuple(triplet_data(recipe, data))
+        recipe = fill_attributes(recipe, data[0])
         captions = data[0].captions + data[1].captions
     else:
         captions = data[0].captions + data[1].captions

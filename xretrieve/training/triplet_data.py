@@ -116,6 +116,19 @@ class Tags:
     value: np.ndarray
     known: np.ndarray
 
+    def values(self, attributes: Sequence[str]) -> dict[str, list[str]]:
+        """The values of each attribute, in the order of its columns; one without two values is an error."""
+        found: dict[str, list[str]] = {}
+        for name in self.names:
+            attribute, sign, value = name.partition("=")
+            if sign:
+                found.setdefault(attribute, []).append(value)
+        able = [attribute for attribute, values in found.items() if len(values) > 1]
+        for attribute in attributes:
+            if attribute not in able:
+                raise unknown("recipe key 'head.options.attributes': attribute", str(attribute), able)
+        return {attribute: found[attribute] for attribute in attributes}
+
     @classmethod
     def of(cls, data: RetrievalDataset) -> Tags:
         """Those of the metadata key ``tags``; none at all is an error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,13 @@ from xretrieve.evaluation.protocols import get_protocol
 from xretrieve.heads.composed import ComposedHead
 from xretrieve.matcher import Matcher
 from xretrieve.training.build import Split
-from xretrieve.training.composed_trainee import Attributes, CompositionTrainee, DomainTrainee, flip_and_crop
+from xretrieve.training.composed_trainee import (
+    Attributes,
+    CompositionTrainee,
+    DomainTrainee,
+    flip_and_crop,
+    reader_of,
+)
 from xretrieve.training.losses import find_duplicates
 from xretrieve.training.recipe import Recipe, StageConfig
 from xretrieve.training.samplers import BatchSampler, shard
@@ -43,6 +50,16 @@ def training_mode(recipe: Recipe) -> str:
     return next((texts for texts in reversed(said) if texts), "and-random" if mode == "and" else mode)
 
 
+def fill_attributes(recipe: Recipe, data: RetrievalDataset) -> Recipe:
+    """The recipe with the values of the attributes that its head reads, from the tags of the training pictures."""
+    assert recipe.head is not None
+    wanted = recipe.head.options.get("attributes")
+    if not isinstance(wanted, list):
+        return recipe
+    values = Tags.of(data).values(wanted)
+    return replace(recipe, head=replace(recipe.head, options={**recipe.head.options, "attributes": values}))
+
+
 def triplet_data(recipe: Recipe, data: Sequence[RetrievalDataset]) -> list[TripletTexts]:
     """Train and validation split with the texts of their triplets among the captions."""
     return [with_texts(split, training_mode(recipe), protocol_of(recipe).mode) for split in data]
@@ -60,6 +77,18 @@ class CompositionWork(PairWork):
         read = np.zeros(len(data), bool)
         read[self.train.images.kept] = True
         self.usable = read[self.reference] & read[self.target] & (self.reference != self.target)
+        self.tags: Tags | None = None
+
+    def modules(self, head: ComposedHead) -> dict[str, nn.Module]:
+        """What learns in this stage only: nothing. A head that reads attributes gets the tags of the pictures."""
+        wanted = self.stage.composition is not None and self.stage.composition.attribute_weight > 0
+        if wanted and reader_of(head) is None:
+            raise XRetrieveError(
+                f"recipe key 'composition.attribute_weight': head {head.name!r} reads no attributes; leave it out, or "
+                "give head 'progressive' the option attributes"
+            )
+        self.tags = Tags.of(self.data) if wanted else None
+        return {}
 
     def sampler(self, stage: StageConfig, number: int, world: int, vectors: Any = None) -> BatchSampler:
         """The order of the triplets in stage ``number``."""
@@ -69,7 +98,8 @@ class CompositionWork(PairWork):
     def trainee(self, *parts: Any) -> Any:
         """The module whose forward is one step; arguments as for :class:`Trainee`."""
         assert self.stage.composition is not None
-        return CompositionTrainee(*parts, config=self.stage.composition, chunk=self.stage.chunk)
+        tags = self.tags.names if self.tags is not None else []
+        return CompositionTrainee(*parts, config=self.stage.composition, tags=tags, chunk=self.stage.chunk)
 
     def block(self, stage: StageConfig, batch: np.ndarray, rng: np.random.Generator, rank: int, world: int) -> Block:
         """One block of triplets as tensors on the CPU; see :meth:`CompositionTrainee.forward`. ``batch`` (1, P)."""
@@ -79,7 +109,9 @@ class CompositionWork(PairWork):
         said = np.array([rng.choice(self.data.asked[row]) for row in rows])
         same = stage.composition.same if stage.composition is not None else []
         texts = self.train.texts.take(said, rng, stage.word_dropout)
-        images = (self.train.images.take(distinct), torch.from_numpy(place.reshape(-1)))
+        images: tuple[Any, ...] = (self.train.images.take(distinct), torch.from_numpy(place.reshape(-1)))
+        if self.tags is not None:
+            images += (torch.from_numpy(self.tags.value[distinct]), torch.from_numpy(self.tags.known[distinct]))
         return images, texts, triplet_duplicates(self.data, batch[0], same)
 
     @torch.no_grad()
@@ -194,7 +226,7 @@ class DomainWork(CompositionWork):
 
     def modules(self, head: ComposedHead) -> dict[str, nn.Module]:
         """What learns in this stage only."""
-        if "attributes" not in self.config.tasks:
+        if "attributes" not in self.config.tasks or reader_of(head) is not None:
             return {}
         assert self.tags is not None
         self.attributes = Attributes(head.dim, len(self.tags.names))
@@ -202,8 +234,9 @@ class DomainWork(CompositionWork):
 
     def trainee(self, *parts: Any) -> Any:
         """The module whose forward is one step; arguments as for :class:`Trainee`."""
-        attributes = self.attributes if "attributes" in self.config.tasks else None
-        return DomainTrainee(*parts, config=self.config, attributes=attributes, chunk=self.stage.chunk)
+        tags = self.tags.names if self.tags is not None else []
+        return DomainTrainee(*parts, config=self.config, attributes=getattr(self, "attributes", None), tags=tags,
+                             chunk=self.stage.chunk)  # fmt: skip
 
     def block(self, stage: StageConfig, batch: np.ndarray, rng: np.random.Generator, rank: int, world: int) -> Block:
         """One block of items as tensors on the CPU; see :meth:`DomainTrainee.forward`. ``batch`` (1, P)."""

@@ -115,6 +115,23 @@ def test_a_wrong_blend_says_what_to_give(gallery, blend):
         gallery.search(QUERY, blend=blend)
 
 
+def test_a_head_over_query_sets_is_measured_with_query_sets(matchers, captions, built, tmp_path):
+    from dataclasses import replace
+
+    from xretrieve.evaluation.cascade import asked
+
+    hmrn = tiny_matcher("hmrn", image=matchers[0].image)
+    owner = np.arange(12) // 3  # four pictures of three sentences
+    sets = replace(captions, owner=owner)
+    said, positive = asked(hmrn, sets, 99)
+    assert [len(texts) for texts in said] == [1, 2, 3, 3] and positive.tolist() == [0, 1, 2, 3]
+    gallery = Gallery.build(hmrn, built.path.parent / "photos", tmp_path / "h.xr", coarse=matchers[1])
+    chosen = tune(gallery, sets)
+    assert chosen["kind"] == "query sets" and chosen["queries"] == 4
+    ranking = gallery.search(xr.MultiText(said[2]), k=COUNT)
+    assert sum(hit.exact for hit in ranking) == (COUNT if chosen["rerank"] == "all" else chosen["rerank"])
+
+
 def test_galleries_without_two_stages_are_not_tuned(matchers, built, captions, tmp_path):
     sgr, dual = matchers
     photos = built.path.parent / "photos"

@@ -24,7 +24,7 @@ def tune(
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Data root; default: XRETRIEVE_DATA, else ./data.")] = None,
     split: Annotated[str, typer.Option(help="A split that no result is reported on.")] = "val",
-    queries: Annotated[int, typer.Option(min=1, help="Captions, evenly spread over the split.")] = 1000,
+    queries: Annotated[int, typer.Option(min=1, help="Captions (or query sets), evenly spread over the split.")] = 1000,
     most_lost: Annotated[
         float, typer.Option(help="Points of recall that leaving candidates out may cost; less is asked for.")
     ] = 0.1,
@@ -33,7 +33,7 @@ def tune(
     coarse: Annotated[str | None, typer.Option(help="The run it takes candidates from, where it was moved.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Measure both stages on validation captions, and keep the best way to combine them in the index."""
+    """Measure both stages on validation data, and keep the best way to combine them in the index."""
     from xretrieve.cli.search import open_gallery
     from xretrieve.data.cache import FeatureCache
     from xretrieve.evaluation.cascade import check_tunable
@@ -87,7 +87,8 @@ def print_cascade(chosen: dict[str, Any], gallery: Gallery) -> None:
     for row in chosen["by_rerank"]:
         cells = [f"{value:.2f}" for value in row["recall"]]
         table.add_row(names["blend"], str(row["rerank"]), *cells, f"{row['lost']:.2f}")
-    typer.echo(f"{chosen['queries']} captions of {chosen['dataset']}/{chosen['split']} in {chosen['images']} pictures")
+    asked = f"{chosen['queries']} {chosen['kind']} of {chosen['dataset']}/{chosen['split']}"
+    typer.echo(f"{asked} in {chosen['images']} pictures")
     Console().print(table)
     typer.echo(
         f"{gallery.path}: searches re-rank {chosen['rerank']} candidates ({chosen['lost']:.2f} points lost, under "

@@ -7,22 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xretrieve.data.turns import query_sets
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.candidates import recalls
 from xretrieve.evaluation.evaluator import bar
 from xretrieve.gallery_blend import Scale, blended
+from xretrieve.heads.multi import MultiQueryHead
 
 if TYPE_CHECKING:
     from xretrieve.data.base import RetrievalDataset
     from xretrieve.data.cache import FeatureCache
     from xretrieve.gallery import Gallery
+    from xretrieve.matcher import Matcher
+    from xretrieve.tokens import Prepared
 
 KS = (1, 5, 10)
 CANDIDATES = (10, 20, 50, 100, 200, 500, 1000)
 BLENDS = tuple(round(0.1 * i, 1) for i in range(11))
 MOST_LOST = 0.1  # points of recall that fewer candidates may cost
 QUERIES = 1000
-BLOCK = 64  # captions scored at once
+BLOCK = 64  # queries scored at once
+TURNS = 5  # sentences of the longest query sets
 SPREAD = 100  # candidates of a query that the scores are standardised over
 
 
@@ -111,36 +116,70 @@ def tune(
     gallery: Gallery, dataset: RetrievalDataset, queries: int = QUERIES, most_lost: float = MOST_LOST,
     cache: FeatureCache | None = None, batch_size: int = 64, progress: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure a gallery's two matchers on validation captions, and keep what is best in the gallery.
+    """Measure a gallery's two matchers on validation data, and keep what is best in the gallery.
 
     From then on its searches take that number of candidates and that blend unless they are told otherwise.
 
     Args:
         gallery: with local tokens and a coarse space that chooses candidates.
         dataset: a split that nobody was trained on, and that no result is reported on.
-        queries: captions, evenly spread over the split.
+        queries: how many, evenly spread over the split (:func:`asked`).
         most_lost: as in :func:`choose`.
     """
     check_tunable(gallery)
     import torch
 
     main, other = gallery.matcher, gallery.coarse
-    captions = np.unique(np.linspace(0, len(dataset.captions) - 1, min(queries, len(dataset.captions))).astype(int))
-    said = [dataset.captions[row] for row in captions]
+    said, positive = asked(main, dataset, queries)
     how: dict[str, Any] = {"ids": dataset.image_ids, "batch_size": batch_size, "cache": cache, "progress": progress}
     with torch.inference_mode():
-        images, texts = main.encode_images(dataset.images, **how), main.encode_texts(said)
+        images, texts = main.encode_images(dataset.images, **how), _encode(main, main, said)
         if other is None:
             first = texts.pooled @ images.pooled.T
         else:
-            first = other.encode_texts(said).pooled @ other.encode_images(dataset.images, **how).pooled.T
+            first = _encode(other, main, said).pooled @ other.encode_images(dataset.images, **how).pooled.T
         starts = list(range(0, len(said), BLOCK))
         parts = [main.score(texts[start : start + BLOCK], images) for start in bar(starts, "scoring", progress)]
     coarse, head = first.float().cpu().numpy(), torch.cat(parts).float().cpu().numpy()
-    chosen = choose(coarse, head, np.asarray(dataset.owner)[captions], most_lost)
-    chosen |= {"dataset": dataset.name, "split": dataset.split}
+    chosen = choose(coarse, head, positive, most_lost)
+    chosen |= {"dataset": dataset.name, "split": dataset.split, "kind": _kind(main)}
     gallery.keep_cascade(chosen)
     return chosen
+
+
+def asked(matcher: Matcher, dataset: RetrievalDataset, most: int) -> tuple[list[list[str]], np.ndarray]:
+    """What a matcher is measured with: captions, or query sets for a head that reads them.
+
+    Args:
+        matcher: its head decides.
+        dataset: a split.
+        most: so many, evenly spread over it.
+
+    Returns:
+        The texts of each query: one caption; or the first 1, 2, ... 5 sentences of a set, in turn, as a session grows.
+        And the image row (Q,) that each is about.
+    """
+    if _kind(matcher) == "captions":
+        rows = _spread(len(dataset.captions), most)
+        return [[dataset.captions[row]] for row in rows], np.asarray(dataset.owner)[rows]
+    sets = query_sets(dataset)
+    rows = _spread(len(sets), most)
+    return [sets.said(row)[: 1 + i % TURNS] for i, row in enumerate(rows)], sets.owner[rows]
+
+
+def _kind(matcher: Matcher) -> str:
+    return "query sets" if isinstance(matcher.head, MultiQueryHead) else "captions"
+
+
+def _spread(total: int, most: int) -> np.ndarray:
+    return np.unique(np.linspace(0, total - 1, min(most, total)).astype(int))
+
+
+def _encode(matcher: Matcher, main: Matcher, said: list[list[str]]) -> Prepared:
+    """The queries by one of the two matchers, in the form that ``main`` asks for."""
+    if _kind(main) == "query sets":
+        return matcher.encode_sets(said)
+    return matcher.encode_texts([texts[0] for texts in said])
 
 
 def check_tunable(gallery: Gallery) -> None:

@@ -1,0 +1,38 @@
+"""benchmarks/quality/cascade.py on tiny runs: its rows are what searches find."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+pytest.importorskip("timm")
+
+from benchmarks.quality.cascade import main, searched  # noqa: E402
+from tests.gallery_fakes import noise_photos, tiny_matcher  # noqa: E402
+from xretrieve.gallery import Gallery  # noqa: E402
+from xretrieve.query import Text  # noqa: E402
+
+
+def test_rows_go_from_the_first_stage_to_every_picture(tmp_path, capsys):
+    sgr = tiny_matcher("sgr")
+    sgr.save(tmp_path / "sgr" / "matcher")
+    tiny_matcher("dual", seed=1, image=sgr.image).save(tmp_path / "dual" / "matcher")
+    recipe = {"dataset": {"name": "scenes", "options": {"train": 2, "val": 6, "test": 8, "size": 48}}}
+    (tmp_path / "sgr" / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    found = main([str(tmp_path / "sgr"), "--coarse", str(tmp_path / "dual"), "--queries", "9", "--reranks", "0", "2",
+                  "100", "all", "--out", str(tmp_path / "out.json")])  # fmt: skip
+    rows = found["rows"]
+    assert [row["rerank"] for row in rows if row["blend"] == 1] == ["0", "2", "all"], "100 is more than there are"
+    assert all(0 <= row["r1"] <= row["r5"] <= row["r10"] == 100 for row in rows), "the top 10 of 8 pictures"
+    assert json.loads((tmp_path / "out.json").read_text())["rows"] == rows
+    assert "| all | head |" in capsys.readouterr().out
+
+
+def test_recall_counts_the_places_of_the_hits(tmp_path):
+    gallery = Gallery.build(tiny_matcher("dual"), noise_photos(tmp_path / "photos", 6), tmp_path / "g.xr")
+    texts = ["a red dog", "a blue sledge", "snow"]
+    ids = [gallery.search(text, k=6).ids for text in texts]
+    found = searched(gallery, [Text(text) for text in texts], [ids[0][0], ids[1][3], ids[2][5]])
+    assert (found["r1"], found["r5"], found["r10"]) == pytest.approx((100 / 3, 200 / 3, 100)) and found["cpu_ms"] > 0

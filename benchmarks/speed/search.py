@@ -6,9 +6,9 @@
 INDEX is a gallery whose head re-ranks candidates (`xretrieve index ... --coarse RUN`). Its own vectors and tokens are
 repeated up to each size, every copy with noise of its own, so that sizes are comparable and features are real. A query
 is a whole `gallery.search(text, k=10)`: the time of the model is in it, and told apart. Several clients are threads,
-each with the gallery opened for itself over the same files. Beside it, on the same vectors and tokens: FAISS alone (flat and
-HNSW), which finds candidates and re-ranks nothing, and late interaction (MaxSim of sentence-transformers) over the same
-number of candidates, and over everything up to --maxsim-all pictures.
+each with the gallery opened for itself over the same files. Beside it, on the same vectors and tokens: FAISS alone
+(flat and HNSW), which finds candidates and re-ranks nothing, and late interaction (MaxSim of sentence-transformers)
+over the same number of candidates, and over everything up to --maxsim-all pictures.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         found = measure(a, Path(place))
     print(f"{found['head']}: {found['tokens']} tokens of {found['token_width']}, vectors of {found['width']}; "
           f"the model takes {found['model']['p50_ms']:.1f} ms a query; {found['machine']}")
-    print("| pictures | how | re-ranked | clients | p50 ms | p95 ms | CPU ms | a second | index s | disk bytes | memory |")
+    print("| pictures | how | re-ranked | clients | p50 ms | p95 ms | CPU ms | per s | index s | disk bytes | memory |")
     print("|" + "---|" * 11)
     for row in found["rows"]:
         print(f"| {row['size']} | {row['what']} | {row.get('rerank', '')} | {row['clients']} | {row['p50_ms']:.1f} | "

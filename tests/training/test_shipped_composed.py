@@ -16,7 +16,7 @@ from xretrieve.training.losses import create_loss
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import list_recipes, load_recipe
 from xretrieve.training.run import preflight, resolve
-from xretrieve.training.triplets import triplet_data
+from xretrieve.training.triplets import fill_attributes, triplet_data
 from xretrieve.training.work import create_work
 
 NAMES = [name for name in list_recipes() if name.startswith("composed/")]
@@ -46,6 +46,10 @@ def test_every_recipe_takes_a_step_in_each_of_its_stages(name: str) -> None:
     recipe = stand_in(load_recipe(name))
     preflight(recipe)
     data = triplet_data(recipe, [load_split(recipe.dataset, split) for split in ("train", "val")])
+    for split in data:  # scenes have no tags; catalogues do
+        split.metadata = [m | {"tags": [f"{key}={row % 2}" for key in recipe.head.options.get("attributes", [])]}
+                          for row, m in enumerate(split.metadata)]  # fmt: skip
+    recipe = fill_attributes(recipe, data[0])
     torch.manual_seed(0)
     matcher = build_matcher(recipe, data[0].captions + data[1].captions)
     splits = [Split(d, LiveFeed(matcher.image, d.images), LiveFeed(matcher.text, d.captions)) for d in data]
@@ -64,9 +68,10 @@ def test_every_recipe_takes_a_step_in_each_of_its_stages(name: str) -> None:
 
 
 def test_the_family_is_there_and_differs_in_nothing_but_the_head() -> None:
-    for data in ("scenes", "products"):
-        recipes = {kind: load_recipe(f"composed/{data}-{kind}") for kind in KINDS}
-        ours = recipes["progressive"]
+    for data, form in (("scenes", "progressive"), ("products", "plain")):
+        kinds = [form if kind == "progressive" else kind for kind in KINDS]
+        recipes = {kind: load_recipe(f"composed/{data}-{kind}") for kind in kinds}
+        ours = recipes[form]
         for recipe in recipes.values():
             assert (recipe.dataset, recipe.image, recipe.text, recipe.protocol) == (
                 ours.dataset, ours.image, ours.text, ours.protocol
@@ -75,3 +80,12 @@ def test_the_family_is_there_and_differs_in_nothing_but_the_head() -> None:
             assert recipe.stages[0] == ours.stages[0]  # every head starts from the same stage 2
             same = replace(recipe.stages[1], skip=False, composition=ours.stages[1].composition)
             assert same == ours.stages[1]
+
+
+def test_the_form_with_attributes_reads_the_same_features_with_sides_alike() -> None:
+    ours, plain = load_recipe("composed/products-progressive"), load_recipe("composed/products-plain")
+    assert (ours.dataset, ours.image, ours.text, ours.protocol) == (
+        plain.dataset, plain.image, plain.text, plain.protocol
+    )  # fmt: skip
+    assert ours.head is not None and plain.head is not None
+    assert ours.head.options["sides"] == plain.head.options["sides"]

@@ -170,6 +170,9 @@ class DomainTrainee(ComposedTrainee):
             text = self.side("text", texts, hide[1])
             loss, logged = self.matched(text.pooled, own.pooled, duplicates[0], single=True)
             total, logged = total + loss, logged | {"t2i_loss": loss.detach()}
+            if reader_of(self.head) is not None and "attributes" in self.config.tasks:  # words for values, too
+                read = reader_of(self.head).loss(raw_of(text), self.tags, *images[1:])
+                total, logged = total + self.config.attribute_weight * read, logged | {"text_loss": read.detach()}
         if "i2i" in tasks:
             loss, stats = self.matched(pictures[count:].pooled, own.pooled, duplicates[1], single=True)
             total, logged = total + self.config.i2i_weight * loss, {**stats, **logged, "i2i_loss": loss.detach()}

@@ -71,7 +71,7 @@ class DomainConfig:
 
     tasks: list[Literal["t2i", "i2i", "attributes"]] = field(default_factory=lambda: ["t2i", "i2i"])
     """t2i: a description finds its picture, and back; i2i: a picture finds another view of its item, and back;
-    attributes: known tags are read off the picture"""
+    attributes: known tags are read off the picture, and off its description by a head that reads attributes"""
     i2i_weight: float = 1.0
     """factor on the loss of i2i"""
     attribute_weight: float = 1.0

@@ -31,7 +31,12 @@ def tokenize(text: str) -> list[str]:
     >>> tokenize("A man's dog can't swim.")
     ['a', 'man', "'s", 'dog', 'ca', "n't", 'swim', '.']
     """
-    return _tokenizer().tokenize(text.lower())
+    return list(_tokens(text.lower()))
+
+
+@lru_cache(maxsize=1 << 16)  # epochs ask for the same captions again: tokenizing took a seventh of a step on features
+def _tokens(text: str) -> tuple[str, ...]:
+    return tuple(_tokenizer().tokenize(text))
 
 
 class Vocabulary:

@@ -80,9 +80,11 @@ def triplet_duplicates(data: ComposedDataset, rows: np.ndarray, same: Sequence[s
     chosen = [data.triplets[row] for row in rows]
     targets = np.array([t.target for t in chosen], np.int64)
     found = targets[:, None] == targets
+    at: dict[int, list[int]] = {}
+    for column, target in enumerate(targets.tolist()):
+        at.setdefault(target, []).append(column)
     for i, triplet in enumerate(chosen):
-        if triplet.positives:
-            found[i] |= np.isin(targets, np.asarray(triplet.positives))
+        found[i, [column for positive in triplet.positives for column in at.get(positive, ())]] = True
     if same:
         keys: dict[tuple[Any, ...], int] = {}
         what = [tuple(data.metadata[t].get(key) for key in same) for t in targets]

@@ -27,6 +27,8 @@ def stand_in(recipe: Recipe) -> Recipe:
     """The recipe over a few small scenes, with narrow encoders and heads."""
     head: dict[str, Any] = dict(recipe.head.options)  # type: ignore[union-attr]
     head |= {key: 8 for key in ("dim", "projection", "hidden") if head.get(key)}
+    if not head.get("dim"):  # encoders of one space; the small ones share none
+        head |= {"dim": 8}
     if "sides" in head:
         head["sides"] = {k: 8 if v and k.endswith("_hidden") else v for k, v in head["sides"].items()}
     image = {"pretrained": False, "size": 48, "mean": 0.5, "std": 0.5}
@@ -36,6 +38,7 @@ def stand_in(recipe: Recipe) -> Recipe:
             "dataset": {"name": "scenes", "options": SCENES}, "protocol": "scenes/split/removed/each",
             "image": {"backbone": "timm:test_resnet", "options": image, "frozen": recipe.image.frozen},
             "text": {"backbone": "words", "options": words}, "head.options": head,
+            **{f"stages.{i}.domain.tasks": ["t2i", "i2i"] for i, s in enumerate(recipe.stages) if s.domain and s.skip},
         }),
         start=None,
     )  # fmt: skip
@@ -89,3 +92,12 @@ def test_the_form_with_attributes_reads_the_same_features_with_sides_alike() -> 
     )  # fmt: skip
     assert ours.head is not None and plain.head is not None
     assert ours.head.options["sides"] == plain.head.options["sides"]
+
+
+@pytest.mark.parametrize("data", ["fashion_iq", "shoes", "cirr"])
+def test_the_official_sets_have_the_trained_heads(data: str) -> None:
+    recipes = [load_recipe(f"composed/{data}-{kind}") for kind in ("progressive", "combiner", "tirg", "dqu", "sum")]
+    for recipe in recipes:
+        assert recipe.dataset.name == data and recipe.protocol.startswith(data.replace("_", "-"))
+        assert (recipe.image, recipe.text) == (recipes[0].image, recipes[0].text)
+        assert [stage.skip for stage in recipe.stages] == [data != "shoes", False]

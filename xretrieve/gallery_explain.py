@@ -70,9 +70,14 @@ def _coarse(store: Store, matcher: Matcher, query: Query, row: int) -> list[dict
     head = getattr(matcher, "head", None)
     if isinstance(query, ImageText) and head is not None and not store.has_tokens:
         with torch.inference_mode():
-            weights = head.query_weights(matcher.encode_images([query.image]), matcher.encode_texts([query.text]))
+            sides = matcher.encode_images([query.image]), matcher.encode_texts([query.text])
+            weights = head.query_weights(*sides)
+            each = head.attribute_weights(*sides) if hasattr(head, "attribute_weights") else {}
         if weights is not None:
             parts = [part | {"weight": float(w)} for part, w in zip(parts, weights[0], strict=True)]
+        if each:
+            parts = [part | {"attributes": {name: float(w[0, i]) for name, w in each.items()}}
+                     for i, part in enumerate(parts)]  # fmt: skip
     return parts
 
 

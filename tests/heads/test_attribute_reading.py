@@ -114,7 +114,7 @@ def test_a_text_that_changes_one_attribute_keeps_the_others():
     gallery = {f"{c} {a}": torch.tensor([[0.0] * D + [9.0 * (c == v) for v in VALUES["colour"]]
                                          + [9.0 * (a == v) for v in VALUES["article"]]])
                for c in VALUES["colour"] for a in VALUES["article"]}  # fmt: skip
-    scores = {name: float(query @ head.reading.gallery(given).T) for name, given in gallery.items()}
+    scores = {name: (query @ head.reading.gallery(given).T).item() for name, given in gallery.items()}
     assert max(scores, key=scores.get) == "blue shirt"
 
 

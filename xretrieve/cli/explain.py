@@ -103,6 +103,9 @@ def print_explanation(told: dict[str, Any], ranking: Ranking) -> None:
         for part in told["parts"]:
             weight = f"  weight {100 * part['weight']:.0f} %" if "weight" in part else ""
             typer.echo(f"  {part['score']:.4f}{weight}  {part.get('text') or part.get('image') or 'picture'}")
+            if "attributes" in part:
+                each = ", ".join(f"{name} {100 * share:.0f} %" for name, share in part["attributes"].items())
+                typer.echo(f"          {each}")
         if attention is not None:
             print_words(attention)
     if ranking.note:

@@ -122,15 +122,24 @@ class ComposedHead(Head):
         """(B, 2): how much of the image and of the text is in each query; None where the head has no weights."""
         return self._made(image, text).weights
 
+    def attribute_weights(self, image: Prepared, text: Prepared) -> dict[str, Tensor]:
+        """Attribute -> (B, 2), how much of the image and of the text; empty for heads that read no attributes."""
+        return {}
+
     def alone(self, side: str, prepared: Prepared) -> Tensor:
         """Queries (N, D) that ask with one side only, ``image`` or ``text``: its unit vectors."""
         return prepared.pooled
 
     def _made(self, image: Prepared, text: Prepared) -> Composed:
         self.check_sides(image, text)
-        stored = image.pooled.is_inference() or text.pooled.is_inference()  # of a matcher: no graph
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not stored):
+        with self.graph(image, text):
             return self.compose(image, text)
+
+    @staticmethod
+    def graph(*sides: Prepared) -> Any:
+        """A context that records no gradients where what is prepared comes from a matcher (inference mode)."""
+        stored = any(side.pooled.is_inference() for side in sides)
+        return torch.set_grad_enabled(torch.is_grad_enabled() and not stored)
 
     def check_sides(self, image: Prepared, text: Prepared) -> None:
         """An error when a side lost its raw vectors, or the rows do not pair up."""

@@ -121,7 +121,15 @@ class Progressive(ComposedHead):
         """A picture as the whole query: what looks like it, and has its attributes."""
         if self.reading is None or not image.local.shape[1]:
             return super().image_query(image)
-        return Prepared.from_pooled(self.reading.alone(raw_of(image), text=False))
+        with self.graph(image):
+            return Prepared.from_pooled(self.reading.alone(raw_of(image), text=False))
+
+    def attribute_weights(self, image: Prepared, text: Prepared) -> dict[str, Tensor]:
+        """Attribute -> (B, 2), how much of the image and of the text; ``other`` is what no attribute says."""
+        if self.reading is None:
+            return {}
+        each = self._made(image, text).trace["attribute_weights"]  # (B,2,1+K)
+        return dict(zip(["other", *self.reading.names], each.unbind(-1), strict=True))
 
     def alone(self, side: str, prepared: Prepared) -> Tensor:
         """Queries (N, D') that ask with one side only (weight labels compare them)."""

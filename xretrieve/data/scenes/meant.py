@@ -20,8 +20,11 @@ def meant(rows: Sequence[dict[str, Any]], pairs: Sequence[tuple[int, int]]) -> l
     """
     scenes = [scene_of(row) for row in rows]
     near: dict[tuple[str, int], list[int]] = defaultdict(list)
+    holding: dict[Thing, set[int]] = defaultdict(set)
     for row, scene in enumerate(scenes):
         near[scene.background, len(scene.things)].append(row)
+        for thing in scene.things:
+            holding[thing].add(row)
     found = []
     for reference, target in pairs:
         wanted = scenes[target]
@@ -29,8 +32,12 @@ def meant(rows: Sequence[dict[str, Any]], pairs: Sequence[tuple[int, int]]) -> l
         if edit is None:  # files that were changed by hand: only the target is known to fit
             found.append((target,))
             continue
+        candidates = near[wanted.background, len(wanted.things)]
+        if len(wanted.things) > 1:  # one edit leaves at least one thing as it was
+            sharing = set().union(*(holding[thing] for thing in scenes[reference].things))
+            candidates = [row for row in candidates if row in sharing]
         fits = []
-        for row in near[wanted.background, len(wanted.things)]:
+        for row in candidates:
             other = edit_between(scenes[reference], scenes[row])
             if other is not None and may_mean(edit, other):
                 fits.append(row)

@@ -20,7 +20,7 @@ VERBS = {
     "train": ("xretrieve.cli.train", "Train a recipe; the result is a run folder."),
     "evaluate": ("xretrieve.cli.evaluate", "Evaluate a run or a pretrained model under a named protocol."),
     "compare": ("xretrieve.cli.compare", "Compare two evaluated runs with a paired bootstrap."),
-    "import": ("xretrieve.cli.import_", "Turn a published checkpoint (.pth.tar of SCAN or SGRAF) into a run folder."),
+    "import": ("xretrieve.cli.import_", "Turn a published checkpoint (SCAN, SGRAF, HMRN, ...) into a run folder."),
     "data": ("xretrieve.cli.data", "List, check, prepare and show datasets."),
     "bench": ("xretrieve.cli.bench", "Run a benchmark suite; `bench demo` needs no data."),
     "doctor": ("xretrieve.cli.doctor", "Say what is installed, what is missing and what to do about it."),

@@ -67,6 +67,27 @@ def test_a_tuned_gallery_searches_by_what_was_found_and_says_it(gallery, matcher
     assert scored == (COUNT if chosen["rerank"] == "all" else chosen["rerank"])
 
 
+def test_auto_says_what_it_chose_and_what_that_loses(gallery, captions):
+    chosen = tune(gallery, captions)
+    said = gallery.search(QUERY, k=3, rerank="auto").note
+    assert said.startswith(f"auto: {chosen['rerank']} candidates, which lost ") and "noise/val" in said
+    assert gallery.search(QUERY, k=3).note == "", "who did not ask is not told"
+
+
+def test_all_with_a_blend_scores_every_picture_by_both_whatever_the_index(built, matchers, tmp_path):
+    kept = {"rerank": 2, "blend": 0.4, "coarse": [0.1, 0.05], "head": [2.0, 0.25]}
+    pytest.importorskip("faiss")
+    folder = noise_photos(tmp_path / "photos", COUNT)
+    approximate = Gallery.build(matchers[0], folder, tmp_path / "h.xr", index="hnsw", coarse=matchers[1],
+                                ef_search=1, m=4)  # fmt: skip
+    exact = Gallery.build(matchers[0], folder, tmp_path / "f.xr", coarse=matchers[1])
+    for one in (approximate, exact):
+        one.keep_cascade(kept)
+    wanted, found = (one.search(QUERY, k=COUNT, rerank="all") for one in (exact, approximate))
+    assert found.ids == wanted.ids and len(found) == COUNT and found.share == 1.0
+    assert found.scores == pytest.approx(wanted.scores, rel=1e-4, abs=1e-4)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_blended_score_is_the_sum_of_both_standardised(gallery, share):
     kept = {"rerank": "all", "blend": 0.5, "coarse": [0.1, 0.05], "head": [2.0, 0.25]}

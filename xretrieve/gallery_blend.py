@@ -25,12 +25,14 @@ class Tuned:
         rerank: candidates, or ``all``.
         blend: share of the head's score, 0 (the first stage's alone) to 1 (the head's alone).
         coarse, head: mean and standard deviation of the scores among the candidates of a validation query.
+        told: what was chosen and what it costs, as one sentence.
     """
 
     rerank: int | str
     blend: float
     coarse: Scale
     head: Scale
+    told: str = ""
 
     @classmethod
     def of(cls, info: dict[str, Any]) -> Tuned | None:
@@ -38,11 +40,25 @@ class Tuned:
         kept = info.get("cascade")
         if kept is None:
             return None
-        return cls(kept["rerank"], kept["blend"], tuple(kept["coarse"]), tuple(kept["head"]))
+        return cls(kept["rerank"], kept["blend"], tuple(kept["coarse"]), tuple(kept["head"]), told(kept))
 
     def blended(self, coarse: np.ndarray, head: np.ndarray, share: float) -> np.ndarray:
         """One score from both (any shape, the same), float32."""
         return blended(coarse, head, self.coarse, self.head, share)
+
+
+def told(kept: dict[str, Any]) -> str:
+    """What `xretrieve tune` kept as one sentence: the number of candidates, and the recall that they lose.
+
+    >>> told({"rerank": 50, "lost": 0.04, "ks": [1, 5, 10], "dataset": "flickr8k", "split": "val", "images": 1000})
+    'auto: 50 candidates, which lost 0.04 points of R@1, R@5 or R@10 on flickr8k/val (1000 pictures)'
+    """
+    if "lost" not in kept:
+        return f"auto: {kept['rerank']} candidates"
+    recalls = [f"R@{k}" for k in kept["ks"]]
+    where = f"{kept['dataset']}/{kept['split']} ({kept['images']} pictures)"
+    lost = f"{max(kept['lost'], 0.0):.2f} points of {', '.join(recalls[:-1])} or {recalls[-1]}"
+    return f"auto: {kept['rerank']} candidates, which lost {lost} on {where}"
 
 
 def blended(coarse: np.ndarray, head: np.ndarray, of_coarse: Scale, of_head: Scale, share: float) -> np.ndarray:

@@ -8,7 +8,7 @@ finds the best of all.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ class Stages:
         if not self._store.has_tokens:
             rows, scores = self._coarse(query, k, allowed, asked, asked.prepared(self._matchers.main, query))
             return Found(rows, scores, len(rows))
-        note, prepared = "", None
+        note, prepared = self._said_of_auto(rerank), None
         if count != 0:
             try:
                 prepared = asked.prepared(self._matchers.main, query).check_finite([repr(query)])
@@ -89,18 +89,20 @@ class Stages:
         if prepared is None:
             rows, scores = self._coarse(query, k, allowed, asked)
             return Found(rows, scores, 0, note, 0.0)
-        if share < 1:
-            count = total if count is None else count
-        elif count is None or count >= total:
+        if count is None or count >= total:
             every = self._store.live() if allowed is None else allowed
-            return self.bounded(prepared, every, k) if self._bounds() else self._every(prepared, every, k)
+            if share < 1:
+                whole = self._both(query, prepared, every, k, share, asked)
+            else:
+                whole = self.bounded(prepared, every, k) if self._bounds() else self._every(prepared, every, k)
+            return replace(whole, note=note)
         rows, scores = self._coarse(query, max(k, count), allowed, asked, prepared)
         scored = self.rescore(prepared, np.array([rows[:count]], np.int64))[0]
         if share < 1 and self._tuned is not None:
             scored = self._tuned.blended(np.array(scores[:count]), scored, share)
         best = _order(scored)
         rows[:count], scores[:count] = np.array(rows)[best].tolist(), scored[best].tolist()
-        return Found(rows[:k], scores[:k], min(k, len(best)), share=len(best) / total)
+        return Found(rows[:k], scores[:k], min(k, len(best)), note, len(best) / total)
 
     def how_many(self, rerank: Rerank) -> int | None:
         """Candidates to score exactly, None for every picture. What cannot be done is an error."""
@@ -141,9 +143,19 @@ class Stages:
 
     def _every(self, prepared: Prepared, rows: np.ndarray, k: int) -> Found:
         """The best ``k`` of some rows, all of them scored."""
-        scored = self.scan(prepared, rows)[0]
-        best = _order(scored)[:k]
-        return Found(rows[best].tolist(), scored[best].tolist(), len(best), share=1.0)
+        return _best(rows, self.scan(prepared, rows)[0], k)
+
+    def _both(self, query: Query, prepared: Prepared, rows: np.ndarray, k: int, share: float, asked: Asked) -> Found:
+        """The best ``k`` of some rows by the blended score, all of them scored by both stages: the index, which may
+        approximate, is not asked."""
+        assert self._tuned is not None, "share_of() gives 1 where nothing was measured"
+        vector = self._query_vector(query, asked, prepared)
+        first = np.concatenate([vector @ self._store.vectors(piece).T for piece in self._pieces(rows)], 1)[0]
+        return _best(rows, self._tuned.blended(first, self.scan(prepared, rows)[0], share), k)
+
+    def _said_of_auto(self, rerank: Rerank) -> str:
+        """What a search that asked for ``auto`` is told."""
+        return self._tuned.told if rerank == AUTO and self._tuned is not None and self._store.has_tokens else ""
 
     def bounded(self, prepared: Prepared, rows: np.ndarray, k: int) -> Found:
         """The answer of scoring all, for one query of a head that has bounds; most rows are not scored in full."""
@@ -183,8 +195,13 @@ class Stages:
     def _coarse(
         self, query: Query, k: int, allowed: np.ndarray | None, asked: Asked, prepared: Prepared | None = None
     ) -> tuple[list[int], list[float]]:
-        """Rows and scores of the best ``k`` by the coarse vectors; ``prepared`` is what the main matcher made of the
-        query."""
+        """Rows and scores of the best ``k`` by the coarse vectors."""
+        scores, rows = self._index.search(self._query_vector(query, asked, prepared), k, allowed)
+        found = rows[0] >= 0
+        return rows[0][found].tolist(), scores[0][found].tolist()
+
+    def _query_vector(self, query: Query, asked: Asked, prepared: Prepared | None) -> np.ndarray:
+        """(1, D) float32, the query in the coarse space; ``prepared`` is what the main matcher made of it."""
         if prepared is None or self._matchers.coarse_by == "matcher":
             prepared = asked.prepared(self._matchers.coarse, query, coarse=True)
         dim = self._store.info["dim"]
@@ -193,9 +210,7 @@ class Stages:
                 f"the query became vectors of shape {tuple(prepared.pooled.shape)}; the gallery holds {dim} values each"
             )
         prepared.check_finite([repr(query)])
-        scores, rows = self._index.search(to_numpy(prepared.pooled), k, allowed)
-        found = rows[0] >= 0
-        return rows[0][found].tolist(), scores[0][found].tolist()
+        return to_numpy(prepared.pooled)
 
 
 def check_k(k: int) -> int:
@@ -203,6 +218,12 @@ def check_k(k: int) -> int:
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise XRetrieveError(f"k is {k!r}; ask for at least 1 result")
     return k
+
+
+def _best(rows: np.ndarray, scores: np.ndarray, k: int) -> Found:
+    """The best ``k`` rows of some, all of which were scored."""
+    best = _order(scores)[:k]
+    return Found(rows[best].tolist(), scores[best].tolist(), len(best), share=1.0)
 
 
 def _order(scores: np.ndarray) -> np.ndarray:

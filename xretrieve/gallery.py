@@ -222,17 +222,20 @@ class Gallery:
     def search_many(self, asks: Sequence[Ask]) -> list[Ranking | XRetrieveError]:
         """Several searches, their queries encoded together. The answers are in the order of ``asks``; what is wrong
         with one of them is given in its place and does not touch the others."""
-        done: list[Ranking | XRetrieveError] = []
-        queries = [checked_query(ask.query) for ask in asks]
-        asked = Asked([query for query in queries if not isinstance(query, XRetrieveError)])
-        for ask, query in zip(asks, queries, strict=True):
+        done: dict[int, Ranking | XRetrieveError] = {}
+        queries: dict[int, Query] = {}
+        for place, ask in enumerate(asks):
             try:
-                if isinstance(query, XRetrieveError):
-                    raise query
-                done.append(self._answer(ask, query, asked))
+                queries[place] = checked_query(ask.query)
             except XRetrieveError as error:
-                done.append(error)
-        return done
+                done[place] = error
+        asked = Asked(list(queries.values()))
+        for place, query in queries.items():
+            try:
+                done[place] = self._answer(asks[place], query, asked)
+            except XRetrieveError as error:
+                done[place] = error
+        return [done[place] for place in range(len(asks))]
 
     def _answer(self, ask: Ask, query: Query, asked: Asked) -> Ranking:
         check_k(ask.k)
@@ -258,10 +261,8 @@ class Gallery:
     def explain(self, query: Query | str, id_: str) -> dict[str, Any]:
         """What makes a picture answer a query as it does, found or not: :meth:`xretrieve.Ranking.explain` less rank
         and score."""
-        asked = checked_query(query)
-        if isinstance(asked, XRetrieveError):
-            raise asked
-        return {"id": id_, **explain_hit(self._store, self._matchers, asked, self._row(id_))}
+        explained = explain_hit(self._store, self._matchers, checked_query(query), self._row(id_))
+        return {"id": id_, **explained}
 
     def session(self, combine: str = "", where: dict[str, Any] | None = None) -> Session:
         """Search for one picture with sentence after sentence, each turn for the price of the new one.

@@ -66,4 +66,3 @@ class Asked:
             except XRetrieveError as error:
                 made = error
             self._made[id(matcher), coarse, id(query)] = made
-

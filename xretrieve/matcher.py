@@ -170,8 +170,6 @@ class Matcher(nn.Module):
         a kind that the head cannot answer is a :class:`~xretrieve.errors.QueryKindError`.
         """
         query = checked_query(query)
-        if isinstance(query, XRetrieveError):
-            raise query
         image = self.encode_images([query.image]) if isinstance(query, (Image, ImageText)) else None
         said = texts_of(query)
         return self.combine_query(query, image, self.encode_texts(said) if said else None, coarse)

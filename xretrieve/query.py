@@ -94,6 +94,7 @@ class ImageText:
 
 Query = Text | MultiText | Image | ImageText
 
+
 def texts_of(query: Query) -> tuple[str, ...]:
     """The texts of any query, in their order."""
     if isinstance(query, (Text, ImageText)):
@@ -101,12 +102,9 @@ def texts_of(query: Query) -> tuple[str, ...]:
     return query.texts if isinstance(query, MultiText) else ()
 
 
-def checked_query(query: object) -> Query | XRetrieveError:
-    """A query (a plain string is a `Text`), or what is wrong with it."""
-    try:
-        query = Text(query) if isinstance(query, str) else query
-    except XRetrieveError as error:
-        return error
-    if isinstance(query, (Text, MultiText, Image, ImageText)):
-        return query
-    return XRetrieveError(f"not a query: {query!r}; use Text, MultiText, Image or ImageText")
+def checked_query(query: object) -> Query:
+    """A query; a plain string becomes a `Text`, anything else that is no query is an error."""
+    query = Text(query) if isinstance(query, str) else query
+    if not isinstance(query, (Text, MultiText, Image, ImageText)):
+        raise XRetrieveError(f"not a query: {query!r}; use Text, MultiText, Image or ImageText")
+    return query

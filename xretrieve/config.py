@@ -135,3 +135,18 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
             else:
                 node = node[index]
     return values
+
+
+def first_difference(before: Any, now: Any, key: str = "") -> str:
+    """The first key of two configurations as plain values whose values differ, with both values; '' when none does.
+
+    >>> first_difference({"stages": [{"lr": 0.1}]}, {"stages": [{"lr": 0.2}]})
+    'stages.0.lr (0.1, now 0.2)'
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        pairs = [(f"{key}.{k}" if key else k, before.get(k), now.get(k)) for k in {**before, **now}]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = [(f"{key}.{i}", a, b) for i, (a, b) in enumerate(zip(before, now, strict=True))]
+    else:
+        return "" if before == now else f"{key} ({before!r}, now {now!r})"
+    return next((found for k, a, b in pairs if (found := first_difference(a, b, k))), "")

@@ -61,15 +61,17 @@ class ComposedReport(Report):
 
         return render_composed(self, **options)
 
+    def draws(self, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
+        """As :meth:`Report.draws`, over the pairs that are here."""
+        table = measures(self.counts, self.protocol)  # type: ignore[arg-type]
+        return resampled_composed(table, self.counts, resamples=resamples, seed=seed)
+
     def differences(self, other: Report, resamples: int, seed: int) -> dict[str, Difference]:
         """Metric by metric, ``other`` minus this one, resampled over the same pairs."""
         if not np.array_equal(self.counts.pair, other.counts.pair):
             raise XRetrieveError("these runs cannot be compared: their queries come from different triplets")
         tables = [measures(r.counts, r.protocol) for r in (self, other)]  # type: ignore[arg-type]
-        drawn = [
-            resampled_composed(table, r.counts, resamples=resamples, seed=seed)
-            for table, r in zip(tables, (self, other), strict=True)
-        ]
+        drawn = [report.draws(resamples, seed) for report in (self, other)]
         found = differences(*drawn, *(values_of(t, r.counts.here) for t, r in zip(tables, (self, other), strict=True)))
         return {name: d for name, d in found.items() if "ceiling" not in name}  # a ceiling is the data's
 

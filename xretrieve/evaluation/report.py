@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.bootstrap import Difference, paired
+from xretrieve.evaluation.bootstrap import Difference, paired, resampled
 from xretrieve.evaluation.metrics import Metric, Metrics, Setting
 from xretrieve.evaluation.protocols import Protocol, protocol_from_dict
 from xretrieve.evaluation.ranks import RankCounts
@@ -136,6 +136,11 @@ class Report:
         from xretrieve.evaluation.html import render
 
         return render(self, **options)
+
+    def draws(self, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
+        """Metric name -> (resamples,) float64; reports on the same data draw the same queries, which pairs them."""
+        options = {"ks": self.protocol.ks, "folds": self.protocol.folds, "resamples": resamples, "seed": seed}
+        return resampled(self.i2t_ranks, self.t2i_ranks, self.counts.owner, **options)  # type: ignore[arg-type]
 
     def differences(self, other: Report, resamples: int, seed: int) -> dict[str, Difference]:
         """Metric by metric, ``other`` minus this one, resampled over the same images."""

@@ -67,13 +67,16 @@ class RoundsReport(Report):
 
         return render_rounds(self, **options)
 
+    def draws(self, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
+        """As :meth:`Report.draws`, over the images that have query sets."""
+        return resampled_rounds(self.ranks, self.counts.owner, ks=self.protocol.ks, resamples=resamples, seed=seed)
+
     def differences(self, other: Report, resamples: int, seed: int) -> dict[str, Difference]:
         """Round by round, ``other`` minus this one, resampled over the same images."""
         if not np.array_equal(self.counts.sizes, other.counts.sizes):
             raise XRetrieveError("these runs cannot be compared: their query sets have different numbers of sentences")
-        options = {"ks": self.protocol.ks, "resamples": resamples, "seed": seed}
         pair = [self.ranks, other.ranks]  # type: ignore[attr-defined]
-        drawn = [resampled_rounds(ranks, self.counts.owner, **options) for ranks in pair]
+        drawn = [report.draws(resamples, seed) for report in (self, other)]
         return differences(*drawn, *(compute_rounds(ranks, self.protocol.ks) for ranks in pair))
 
     def _arrays(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from xretrieve.config import apply_overrides, from_dict, to_dict
+from xretrieve.config import apply_overrides, first_difference, from_dict, to_dict
 from xretrieve.data.cache import FeatureCache
 from xretrieve.data.turns import spoken
 from xretrieve.errors import XRetrieveError
@@ -209,7 +209,7 @@ def open_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> 
     stored = folder / "recipe.yaml"
     if resume and stored.is_file():
         before, now = to_dict(load_recipe(stored)), to_dict(recipe)
-        changed = _difference(before, now)
+        changed = first_difference(before, now)
         if changed:
             raise XRetrieveError(
                 f"cannot resume {folder}: it was started with another value of {changed}; take another --out"
@@ -232,17 +232,6 @@ def _holds_steps(folder: Path) -> bool:
     point = find_point(folder)
     started = (folder / "report.json").is_file() or (point is not None and load_progress(point).total > 0)
     return started or any(_holds_steps(member) for member in folder.glob("members/*"))
-
-
-def _difference(before: Any, now: Any, key: str = "") -> str:
-    """The first key that differs between two recipes, '' when none does."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        pairs = [(f"{key}.{k}" if key else k, before.get(k), now.get(k)) for k in {**before, **now}]
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        pairs = [(f"{key}.{i}", a, b) for i, (a, b) in enumerate(zip(before, now, strict=True))]
-    else:
-        return "" if before == now else f"{key} ({before!r}, now {now!r})"
-    return next((found for k, a, b in pairs if (found := _difference(a, b, k))), "")
 
 
 def _process(

@@ -69,6 +69,23 @@ def recover_folder(path: str | Path) -> None:
 
 
 @contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time in; the lock goes with its process, so a killed one blocks nobody."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # no such lock on Windows; two at once then do the work twice, with the same result
+        yield
+        return
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
 def _writable(path: Path) -> Iterator[None]:
     """A place that cannot be written is bad input, not a bug."""
     try:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -80,20 +78,3 @@ def _row(picture: Picture, split: str, boxes: list[Box], size: int) -> dict[str,
         "captions": [text for text, _ in picture.captions],
         "regions": regions,
     }
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time generate; the lock goes with its process, so a killed one blocks nobody."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # no such lock on Windows; two at once then do the work twice, with the same result
-        yield
-        return
-    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

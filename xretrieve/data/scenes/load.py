@@ -11,11 +11,11 @@ import numpy as np
 
 from xretrieve.config import from_dict
 from xretrieve.data.base import Region, RetrievalDataset, Triplet
-from xretrieve.data.scenes.generate import SPLITS, generate, locked
+from xretrieve.data.scenes.generate import SPLITS, generate
 from xretrieve.data.scenes.meant import meant
 from xretrieve.data.scenes.options import VERSION, SceneOptions
 from xretrieve.errors import XRetrieveError, unknown
-from xretrieve.utils.files import cache_root, read_json
+from xretrieve.utils.files import cache_root, locked, read_json
 
 
 def load(root: str | Path | None = None, split: str = "test", **options: Any) -> RetrievalDataset:

@@ -71,8 +71,7 @@ def _coarse(store: Store, matcher: Matcher, query: Query, row: int) -> list[dict
     if isinstance(query, ImageText) and head is not None and not store.has_tokens:
         with torch.inference_mode():
             sides = matcher.encode_images([query.image]), matcher.encode_texts([query.text])
-            weights = head.query_weights(*sides)
-            each = head.attribute_weights(*sides) if hasattr(head, "attribute_weights") else {}
+            weights, each = head.query_weights(*sides), head.attribute_weights(*sides)
         if weights is not None:
             parts = [part | {"weight": float(w)} for part, w in zip(parts, weights[0], strict=True)]
         if each:

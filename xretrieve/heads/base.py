@@ -184,3 +184,7 @@ class Head(nn.Module, ABC):
         """(M, 2): how much of the image and of the text is in each of M composed queries; the rows sum to 1. None where
         the head has no such weights. The default goes with that of :meth:`combine_image_text`: halves."""
         return image.pooled.new_full((len(image), 2), 0.5)
+
+    def attribute_weights(self, image: Prepared, text: Prepared) -> dict[str, Tensor]:
+        """Attribute -> (M, 2), how much of the image and of the text; empty for heads that read no attributes."""
+        return {}

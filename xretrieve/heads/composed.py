@@ -122,10 +122,6 @@ class ComposedHead(Head):
         """(B, 2): how much of the image and of the text is in each query; None where the head has no weights."""
         return self._made(image, text).weights
 
-    def attribute_weights(self, image: Prepared, text: Prepared) -> dict[str, Tensor]:
-        """Attribute -> (B, 2), how much of the image and of the text; empty for heads that read no attributes."""
-        return {}
-
     def alone(self, side: str, prepared: Prepared) -> Tensor:
         """Queries (N, D) that ask with one side only, ``image`` or ``text``: its unit vectors."""
         return prepared.pooled

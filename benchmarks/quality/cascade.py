@@ -22,12 +22,12 @@ import numpy as np
 import torch
 
 import xretrieve as xr
-from xretrieve.cli.evaluate import _recipe
 from xretrieve.data.cache import FeatureCache
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.cascade import asked, check_tunable, tune
 from xretrieve.gallery import Gallery
 from xretrieve.gallery_asked import Ask
+from xretrieve.training.recipes import recipe_of
 from xretrieve.utils.files import write_json
 from xretrieve.version import __version__
 
@@ -38,7 +38,7 @@ RERANKS = ["0", "10", "20", "50", "100", "200", "all"]
 
 def split_of(run: str, split: str) -> Any:
     """One split of the dataset that a run was trained on."""
-    own = _recipe(run).get("dataset", {})
+    own = recipe_of(run).get("dataset", {})
     if "name" not in own:
         raise XRetrieveError(f"{run} has no recipe.yaml that names a dataset")
     return xr.datasets.load(

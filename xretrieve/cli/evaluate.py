@@ -52,10 +52,11 @@ def evaluate(
     from xretrieve.evaluation.rows import member_row
     from xretrieve.matcher import load
     from xretrieve.training.members import member_reports
+    from xretrieve.training.recipes import recipe_of
 
     if protocol not in (None, "all"):
         get_protocol(protocol)  # a wrong name should not cost a model's loading time
-    recipe = _recipe(run)
+    recipe = recipe_of(run)
     own = recipe.get("dataset", {})
     name = dataset or own.get("name")
     if name is None:
@@ -149,19 +150,6 @@ def evaluate(
     console = Console()
     console.print(report)
     console.print(f"written: {folder / 'report.html'}", soft_wrap=True, highlight=False)
-
-
-def _recipe(run: str) -> dict[str, Any]:
-    """The recipe of a run as plain keys, empty for a model name; ``dataset: NAME`` and ``{name: NAME}`` both work."""
-    from xretrieve.training.recipes import read_recipe
-
-    path = Path(run) / "recipe.yaml"
-    if not path.is_file():
-        return {}
-    recipe = read_recipe(path)
-    if isinstance(recipe.get("dataset"), str):
-        recipe["dataset"] = {"name": recipe["dataset"]}
-    return recipe
 
 
 def _label(run: str, recipe: dict[str, Any]) -> str:

@@ -53,13 +53,12 @@ def validation(gallery: Gallery, dataset: str | None, root: Path | None, split: 
     """The split that was named, or that of the dataset in the recipe of the gallery's run."""
     from xretrieve.data import datasets
     from xretrieve.errors import XRetrieveError
+    from xretrieve.training.recipes import recipe_of
 
     if dataset is not None:
         return datasets.load(dataset, root=root, split=split)
-    from xretrieve.cli.evaluate import _recipe
-
     source = str(getattr(gallery.matcher, "source", "") or "")
-    own = _recipe(source).get("dataset", {}) if source else {}
+    own = recipe_of(source).get("dataset", {}) if source else {}
     if "name" not in own:
         raise XRetrieveError(
             f"{gallery.info['matcher']['name']} has no recipe.yaml that names a dataset; write --dataset NAME"

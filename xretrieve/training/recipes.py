@@ -60,6 +60,17 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return values
 
 
+def recipe_of(run: str) -> dict[str, Any]:
+    """The recipe of a run as plain keys, empty for a model name; ``dataset: NAME`` and ``{name: NAME}`` both work."""
+    path = Path(run) / "recipe.yaml"
+    if not path.is_file():
+        return {}
+    recipe = read_recipe(path)
+    if isinstance(recipe.get("dataset"), str):
+        recipe["dataset"] = {"name": recipe["dataset"]}
+    return recipe
+
+
 def as_items(overrides: Overrides) -> list[str]:
     """Overrides as ``key=value`` strings.
 

@@ -30,6 +30,29 @@ def test_rows_go_from_the_first_stage_to_every_picture(tmp_path, capsys):
     assert "| all | head |" in capsys.readouterr().out
 
 
+def small_run(folder, head, **options):
+    """A saved run over small scenes."""
+    tiny_matcher(head, **options).save(folder / "matcher")
+    recipe = {"dataset": {"name": "scenes", "options": {"train": 2, "val": 6, "test": 12, "size": 48}}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return str(folder)
+
+
+def test_a_head_with_a_bound_finds_the_same_as_the_scan_that_it_is_compared_with(tmp_path):
+    found = main([small_run(tmp_path / "hmrn", "hmrn"), "--queries", "8"])
+    rows = {row["rerank"]: row for row in found["rows"]}
+    assert list(rows) == ["all", "scan"] and found["kind"] == "query sets" and found["tuned"] is None
+    assert [rows["all"][f"r{k}"] for k in (1, 5, 10)] == [rows["scan"][f"r{k}"] for k in (1, 5, 10)]
+
+
+def test_a_composed_head_is_answered_by_indexes_alone(tmp_path, capsys):
+    pytest.importorskip("faiss")
+    found = main([small_run(tmp_path / "sum", "sum"), "--queries", "6"])
+    assert [row["rerank"] for row in found["rows"]] == ["flat", "hnsw"] and found["kind"] == "composed queries"
+    assert [found["rows"][0][f"r{k}"] for k in (1, 5, 10)] == [found["rows"][1][f"r{k}"] for k in (1, 5, 10)]
+    assert "behind an index of its vectors" in capsys.readouterr().out
+
+
 def test_recall_counts_the_places_of_the_hits(tmp_path):
     gallery = Gallery.build(tiny_matcher("dual"), noise_photos(tmp_path / "photos", 6), tmp_path / "g.xr")
     texts = ["a red dog", "a blue sledge", "snow"]

@@ -86,8 +86,8 @@ _TABLE = {  # everything but the caption mode -> settings, default mode, about
                                 "headline": "mean_relaxed_r10"}, "single",
                                "a product catalogue, every photo of the split; strict and relaxed"),
     "scenes/split/removed": ({"dataset": "scenes", "ks": (1, 5, 10), "metrics": "relaxed",
-                              "headline": "mean_relaxed_r10"}, "each",
-                             "the built-in scenes, every picture of the split; strict and relaxed"),
+                              "headline": "mean_relaxed_r1"}, "each",
+                             "the built-in scenes, every picture of the split; strict and relaxed (R@10 is near 100)"),
     "any/split/removed": ({"ks": (1, 5, 10, 50)}, "single", "triplets of any dataset, all images of the split"),
     "any/split/kept": ({"ks": (1, 5, 10, 50)}, "single", "the same, the reference competes"),
 }  # fmt: skip

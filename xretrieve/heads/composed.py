@@ -9,7 +9,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,9 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.heads.base import Head
 from xretrieve.heads.sides import RawSide, SideOptions
 from xretrieve.tokens import Prepared, Tokens
+
+if TYPE_CHECKING:
+    from xretrieve.heads.attribute_reading import AttributeReading
 
 LARGEST = 100.0  # of the logit scale, as in CLIP
 
@@ -54,13 +57,15 @@ class ComposedHead(Head):
         scale: of the logits in training: a number, or ``learned`` from 1 / 0.07, at most 100. It is carried from stage
             to stage; rankings do not depend on it.
 
-    Prepared tokens hold the unit vector in ``pooled`` (N, D) and the raw one in ``local`` (N, 1, D).
+    Prepared tokens hold the unit vector in ``pooled`` (N, D) and the raw one in ``local`` (N, 1, D). ``reading`` is
+    what a head reads attributes with, None where it reads none.
     """
 
     tasks = ("composed",)
 
     def __init__(self, config: dict[str, Any], scale: float | str = "learned") -> None:
         super().__init__(config)
+        self.reading: AttributeReading | None = None
         sides, dims = self.sides(config), (config["image_dim"], config["text_dim"])
         if not config["dim"] and dims[0] != dims[1]:
             raise XRetrieveError(

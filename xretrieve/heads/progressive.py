@@ -73,7 +73,6 @@ class Progressive(ComposedHead):
         self.how, self.channels = weights, self.dim if channels else 1
         self.weigh: nn.Sequential | None = None
         self.correct: nn.Sequential | None = None
-        self.reading: AttributeReading | None = None
         if attributes:
             self._read(checked_values(attributes), reading, width, dropout)
             return

@@ -93,7 +93,8 @@ class CompositionTrainee(ComposedTrainee):
             loss = loss + config.label_weight * taught
             logged["label_loss"] = taught.detach()
         if told:
-            read = reader_of(self.head).loss(raw_of(pictures), self.tags, *told)
+            assert self.head.reading is not None
+            read = self.head.reading.loss(raw_of(pictures), self.tags, *told)
             loss = loss + config.attribute_weight * read
             logged["attribute_loss"] = read.detach()
         return loss, logged
@@ -107,11 +108,6 @@ class CompositionTrainee(ComposedTrainee):
         )  # fmt: skip
         found = label_losses(rows(log_weights).float(), label) * known
         return found.sum() / known.sum().clamp(min=1)
-
-
-def reader_of(head: ComposedHead) -> Any:
-    """What a head reads attributes with; None for heads that read none."""
-    return getattr(head, "reading", None)
 
 
 class Attributes(nn.Module):
@@ -170,16 +166,16 @@ class DomainTrainee(ComposedTrainee):
             text = self.side("text", texts, hide[1])
             loss, logged = self.matched(text.pooled, own.pooled, duplicates[0], single=True)
             total, logged = total + loss, logged | {"t2i_loss": loss.detach()}
-            if reader_of(self.head) is not None and "attributes" in self.config.tasks:  # words for values, too
-                read = reader_of(self.head).loss(raw_of(text), self.tags, *images[1:])
+            if self.head.reading is not None and "attributes" in self.config.tasks:  # words for values, too
+                read = self.head.reading.loss(raw_of(text), self.tags, *images[1:])
                 total, logged = total + self.config.attribute_weight * read, logged | {"text_loss": read.detach()}
         if "i2i" in tasks:
             loss, stats = self.matched(pictures[count:].pooled, own.pooled, duplicates[1], single=True)
             total, logged = total + self.config.i2i_weight * loss, {**stats, **logged, "i2i_loss": loss.detach()}
         if "attributes" in self.config.tasks:
             raw, told = raw_of(own), images[1:]
-            own_reader = reader_of(self.head)
-            loss = self.attributes(raw, *told) if own_reader is None else own_reader.loss(raw, self.tags, *told)
+            reading = self.head.reading
+            loss = self.attributes(raw, *told) if reading is None else reading.loss(raw, self.tags, *told)
             total = total + self.config.attribute_weight * loss
             logged["attribute_loss"] = loss.detach()
         return total, logged

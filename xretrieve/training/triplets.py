@@ -18,13 +18,7 @@ from xretrieve.evaluation.protocols import get_protocol
 from xretrieve.heads.composed import ComposedHead
 from xretrieve.matcher import Matcher
 from xretrieve.training.build import Split
-from xretrieve.training.composed_trainee import (
-    Attributes,
-    CompositionTrainee,
-    DomainTrainee,
-    flip_and_crop,
-    reader_of,
-)
+from xretrieve.training.composed_trainee import Attributes, CompositionTrainee, DomainTrainee, flip_and_crop
 from xretrieve.training.losses import find_duplicates
 from xretrieve.training.recipe import Recipe, StageConfig
 from xretrieve.training.samplers import BatchSampler, shard
@@ -82,7 +76,7 @@ class CompositionWork(PairWork):
     def modules(self, head: ComposedHead) -> dict[str, nn.Module]:
         """What learns in this stage only: nothing. A head that reads attributes gets the tags of the pictures."""
         wanted = self.stage.composition is not None and self.stage.composition.attribute_weight > 0
-        if wanted and reader_of(head) is None:
+        if wanted and head.reading is None:
             raise XRetrieveError(
                 f"recipe key 'composition.attribute_weight': head {head.name!r} reads no attributes; leave it out, or "
                 "give head 'progressive' the option attributes"
@@ -197,6 +191,7 @@ class DomainWork(CompositionWork):
         super().__init__(recipe, splits)
         assert stage.domain is not None
         self.config, self.items = stage.domain, items_of(self.data)
+        self.attributes: Attributes | None = None
         self.tags = Tags.of(self.data) if "attributes" in self.config.tasks or self.config.shared_tags else None
         if "t2i" in self.config.tasks and not self.data.described:
             raise XRetrieveError(
@@ -226,7 +221,7 @@ class DomainWork(CompositionWork):
 
     def modules(self, head: ComposedHead) -> dict[str, nn.Module]:
         """What learns in this stage only."""
-        if "attributes" not in self.config.tasks or reader_of(head) is not None:
+        if "attributes" not in self.config.tasks or head.reading is not None:
             return {}
         assert self.tags is not None
         self.attributes = Attributes(head.dim, len(self.tags.names))
@@ -235,7 +230,7 @@ class DomainWork(CompositionWork):
     def trainee(self, *parts: Any) -> Any:
         """The module whose forward is one step; arguments as for :class:`Trainee`."""
         tags = self.tags.names if self.tags is not None else []
-        return DomainTrainee(*parts, config=self.config, attributes=getattr(self, "attributes", None), tags=tags,
+        return DomainTrainee(*parts, config=self.config, attributes=self.attributes, tags=tags,
                              chunk=self.stage.chunk)  # fmt: skip
 
     def block(self, stage: StageConfig, batch: np.ndarray, rng: np.random.Generator, rank: int, world: int) -> Block:

@@ -25,9 +25,9 @@ def heads() -> list[str]:
     >>> [name for name in heads() if name in ("combiner", "progressive", "tirg")]
     ['combiner', 'progressive', 'tirg']
     """
-    from xretrieve.heads import head_class, list_heads
+    from xretrieve.heads import list_heads
 
-    return [name for name in list_heads() if TASK in head_class(name).tasks]
+    return list_heads(TASK)
 
 
 def losses() -> list[str]:
@@ -68,9 +68,9 @@ def datasets() -> list[str]:
     >>> [name for name in datasets() if name in ("fashion_iq", "products", "scenes")]
     ['fashion_iq', 'products', 'scenes']
     """
-    from xretrieve.data.datasets import info, names
+    from xretrieve.data.datasets import names
 
-    return [name for name in names() if (card := info(name)) is not None and TASK in card.tasks]
+    return names(TASK)
 
 
 def triplets(dataset: RetrievalDataset) -> ComposedDataset:

@@ -17,9 +17,9 @@ def heads() -> list[str]:
     >>> heads()[:2]
     ['cosine', 'dual']
     """
-    from xretrieve.heads import head_class, list_heads
+    from xretrieve.heads import list_heads
 
-    return [name for name in list_heads() if TASK in head_class(name).tasks]
+    return list_heads(TASK)
 
 
 def losses() -> list[str]:
@@ -61,9 +61,9 @@ def datasets() -> list[str]:
     >>> [name for name in datasets() if name in ("flickr8k", "scenes")]
     ['flickr8k', 'scenes']
     """
-    from xretrieve.data.datasets import info, names
+    from xretrieve.data.datasets import names
 
-    return [name for name in names() if (card := info(name)) is not None and TASK in card.tasks]
+    return names(TASK)
 
 
 def protocols() -> list[str]:

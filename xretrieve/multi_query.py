@@ -31,9 +31,9 @@ def heads() -> list[str]:
     >>> heads()
     ['cosine', 'drilldown', 'dual', 'hmrn']
     """
-    from xretrieve.heads import head_class, list_heads
+    from xretrieve.heads import list_heads
 
-    return [name for name in list_heads() if TASK in head_class(name).tasks]
+    return list_heads(TASK)
 
 
 def combinations() -> list[str]:
@@ -64,9 +64,9 @@ def datasets() -> list[str]:
     >>> [name for name in datasets() if name in ("flickr8k", "scenes", "visual_genome")]
     ['flickr8k', 'scenes', 'visual_genome']
     """
-    from xretrieve.data.datasets import info, names
+    from xretrieve.data.datasets import names
 
-    return [name for name in names() if (card := info(name)) is not None and TASK in card.tasks]
+    return names(TASK)
 
 
 def query_sets(dataset: RetrievalDataset, turns: int | None = None) -> QuerySets:

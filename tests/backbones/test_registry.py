@@ -33,7 +33,7 @@ class _Point:
 
 
 def test_a_third_party_source_is_found_by_its_entry_point(monkeypatch):
-    monkeypatch.setattr(backbones, "entry_points", lambda group: [_Point()])
+    monkeypatch.setattr(backbones, "plugins", lambda group: {"mine": _Point()})
     assert create_backbone("mine:one", dim=7).local_dim == 7
     assert backbones.list_backbones("mine:*") == ["mine:one", "mine:two"]
     with pytest.raises(XRetrieveError, match="unknown option 'dims'; did you mean 'dim'"):

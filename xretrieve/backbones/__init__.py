@@ -11,12 +11,12 @@ from __future__ import annotations
 import importlib
 import inspect
 from fnmatch import fnmatch
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.utils.files import read_json
+from xretrieve.utils.plugins import BACKBONES, broken, load_plugin, plugins, usable
 
 if TYPE_CHECKING:
     from xretrieve.backbones.base import Backbone
@@ -63,6 +63,12 @@ def load_backbone(folder: str | Path) -> Backbone:
         name, modality, frozen, options = (about[key] for key in ("name", "modality", "frozen", "options"))
     except KeyError as error:
         raise XRetrieveError(f"{folder / 'backbone.json'}: missing key {error}") from error
+    if (folder / "model.onnx").is_file():
+        from xretrieve.backbones.onnx_graph import OnnxBackbone
+
+        if "pretrained" in inspect.signature(_source(name.partition(":")[0]).create).parameters:
+            options = {**options, "pretrained": False}  # the weights are in the graph
+        return OnnxBackbone(_build(name, modality, None, folder, frozen, options), folder)
     return _build(name, modality, folder / "model.safetensors", folder, frozen, options)
 
 
@@ -72,10 +78,11 @@ def list_backbones(pattern: str = "") -> list[str]:
     Hub and folder names of ``transformers:`` are unlimited; a few common ones are listed.
     """
     found = []
-    for source in sorted({*_SOURCES, *_extras()}):
-        if ":" in pattern and not fnmatch(source, pattern.split(":")[0]):
-            continue  # spares the import of sources that cannot match
-        for rest in _source(source).names():
+    # a source that cannot match is spared the import
+    wanted = [s for s in sorted({*_SOURCES, *plugins(BACKBONES)})
+              if ":" not in pattern or fnmatch(s, pattern.split(":")[0])]  # fmt: skip
+    for source, module in usable(wanted, _source).items():
+        for rest in module.names():
             name = f"{source}:{rest}" if rest else source
             if fnmatch(name, pattern) if "*" in pattern else pattern in name:
                 found.append(name)
@@ -102,14 +109,14 @@ def _build(
     return backbone.freeze() if frozen else backbone
 
 
-def _extras() -> dict[str, Any]:
-    return {point.name: point for point in entry_points(group="xretrieve.backbones")}
-
-
 def _source(source: str) -> Any:
     if source in _SOURCES:
         return importlib.import_module(_SOURCES[source])
-    extras = _extras()
+    extras = plugins(BACKBONES)
     if source not in extras:
         raise unknown("backbone", source, [*_SOURCES, *extras])
-    return extras[source].load()
+    found = load_plugin(extras[source])
+    for function in ("create", "names"):
+        if not callable(getattr(found, function, None)):
+            raise broken(extras[source], f"has no function {function}()")
+    return found

@@ -33,10 +33,10 @@ def list_datasets(root: str | None = ROOT, as_json: bool = AS_JSON) -> None:
     """Name the datasets, their tasks, and what of each lies under the data root."""
     from xretrieve.data import datasets
     from xretrieve.utils.files import data_root
+    from xretrieve.utils.plugins import usable
 
     rows = []
-    for name in datasets.names():
-        card = datasets.info(name)
+    for name, card in usable(datasets.names(), datasets.info).items():
         rows.append(
             {
                 "name": name,
@@ -72,8 +72,10 @@ def check(
     from xretrieve.data import check as checks
     from xretrieve.data import datasets
     from xretrieve.utils.files import data_root
+    from xretrieve.utils.plugins import usable
 
-    chosen = names or [name for name in datasets.names() if datasets.found(name, root)]
+    there = {} if names else usable(datasets.names(), lambda name: datasets.found(name, root))
+    chosen = names or [name for name, found in there.items() if found]
     if not chosen:
         raise XRetrieveError(f"no dataset under {data_root(root)}; `xretrieve data list` names them; set --root")
     options = apply_overrides({}, option)

@@ -54,6 +54,9 @@ def _lines(report: dict[str, Any]) -> list[str]:
     for name, there in data["datasets"].items():
         nothing = "made on demand" if name == "scenes" else "nothing"
         rows.append(("", f"{name}: {'; '.join(there) or nothing}"))
+    for place, row in enumerate(report["plugins"]):
+        kind, works = row["group"].partition(".")[2], "cannot be imported" if row["error"] else row["value"]
+        rows.append(("" if place else "plug-ins", f"{kind} {row['name']}: {works} ({row['package']})"))
     rows.append(("cache", f"{cache['path']}: {_size(cache['size'])}, {_size(cache['free'])} free on its disk"))
     allowed = f"allowed: {hub['endpoint']} (not tried)"
     rows.append(("hub", f"offline by {', '.join(hub['because'])}" if hub["offline"] else allowed))

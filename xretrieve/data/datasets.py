@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +14,7 @@ from xretrieve.data.base import RetrievalDataset
 from xretrieve.data.classic import Classic
 from xretrieve.data.info import INFO, DatasetInfo
 from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.utils.plugins import DATASETS, broken, load_plugin, plugins, usable
 
 # name -> "module:function", imported when it is asked for. The function is load(root, split, [layout,] **options);
 # its module may also have annotations(...) with the same arguments, which reads captions whose pictures are absent.
@@ -32,9 +32,12 @@ LOADERS = {
 }
 
 
-def names() -> list[str]:
-    """Names of all datasets, those of installed plug-ins included."""
-    return sorted(_loaders())
+def names(task: str | None = None) -> list[str]:
+    """Names of all datasets, those of installed plug-ins included; of one task (by their cards) where it is given."""
+    found = sorted({*LOADERS, *plugins(DATASETS)})
+    if task is None:
+        return found
+    return [name for name, card in usable(found, info).items() if card is not None and task in card.tasks]
 
 
 def info(name: str) -> DatasetInfo | None:
@@ -101,21 +104,26 @@ def hook(name: str, function: str) -> Callable[..., Any] | None:
     return getattr(_module(name), function, None)
 
 
-def _loaders() -> dict[str, str]:
-    plugged = {point.name: point.value for point in entry_points(group="xretrieve.datasets")}
-    return {**plugged, **LOADERS}
+def _place(name: str) -> tuple[str, str]:
+    """Module and function of a dataset's loader; a plug-in is imported and looked at first."""
+    if name in LOADERS:
+        module, _, function = LOADERS[name].partition(":")
+        return module, function
+    extras = plugins(DATASETS)
+    if name not in extras:
+        raise unknown("dataset", name, [*LOADERS, *extras])
+    if not callable(load_plugin(extras[name])):
+        raise broken(extras[name], "is no function load(root, split, **options)")
+    return extras[name].module, extras[name].attr
 
 
 def _module(name: str) -> ModuleType:
-    loaders = _loaders()
-    if name not in loaders:
-        raise unknown("dataset", name, loaders)
-    return importlib.import_module(loaders[name].partition(":")[0])
+    return importlib.import_module(_place(name)[0])
 
 
 def _call(name: str, function: str, root: Any, split: str, layout: str | None, options: dict[str, Any]) -> Any:
     module = _module(name)
-    attribute = _loaders()[name].partition(":")[2] if function == "load" else function
+    attribute = _place(name)[1] if function == "load" else function
     target: Callable[..., Any] = getattr(module, attribute)
     known = inspect.signature(target).parameters
     if layout is not None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.utils.plugins import HEADS, broken, load_plugin, plugins, usable
 
 if TYPE_CHECKING:
     from xretrieve.heads.base import Head
@@ -32,26 +32,30 @@ _HEADS = {
 }
 
 
-def _registry() -> dict[str, str]:
-    return {**{e.name: e.value for e in entry_points(group="xretrieve.heads")}, **_HEADS}
+def list_heads(task: str | None = None) -> list[str]:
+    """Names that :func:`create_head` knows, those of installed plug-ins included; of one task where it is given.
 
-
-def list_heads() -> list[str]:
-    """Names that :func:`create_head` knows, those of installed plugins included.
-
-    >>> [name for name in list_heads() if name in ("cosine", "dual")]
+    >>> [name for name in list_heads("image_text") if name in ("cosine", "dual", "tirg")]
     ['cosine', 'dual']
     """
-    return sorted(_registry())
+    names = sorted({*_HEADS, *plugins(HEADS)})
+    return names if task is None else [n for n, cls in usable(names, head_class).items() if task in cls.tasks]
 
 
 def head_class(name: str) -> type[Head]:
     """The class behind a head's name."""
-    registry = _registry()
-    if name not in registry:
-        raise unknown("head", name, registry)
-    module, _, attribute = registry[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    if name in _HEADS:
+        module, _, attribute = _HEADS[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    extras = plugins(HEADS)
+    if name not in extras:
+        raise unknown("head", name, [*_HEADS, *extras])
+    from xretrieve.heads.base import Head
+
+    found = load_plugin(extras[name])
+    if not (isinstance(found, type) and issubclass(found, Head)):
+        raise broken(extras[name], "is no subclass of xretrieve.heads.base.Head")
+    return found
 
 
 def create_head(name: str, *, image_dim: int, text_dim: int, **options: Any) -> Head:

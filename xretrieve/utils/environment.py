@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xretrieve.utils.files import cache_root, data_root
+from xretrieve.utils.plugins import GROUPS, plugins
 from xretrieve.version import __version__
 
 # distribution: the lowest version that works, as in setup.cfg (a test keeps the two equal)
@@ -44,6 +45,11 @@ FAISS_PROBE = """
 import json, faiss
 print(json.dumps({"version": faiss.__version__, "gpus": getattr(faiss, "get_num_gpus", lambda: 0)(),
                   "gpu_build": hasattr(faiss, "StandardGpuResources")}))
+"""
+PLUGIN_PROBE = """
+import json
+from xretrieve.utils.plugins import state
+print(json.dumps({"found": state()}))
 """
 
 
@@ -211,6 +217,19 @@ def data() -> tuple[dict[str, Any], list[Problem]]:
     return {"root": str(root), "exists": root.is_dir(), "datasets": there}, problems
 
 
+def plugged() -> tuple[list[dict[str, str]], list[Problem]]:
+    """The installed plug-ins, and those of them that cannot be imported."""
+    if not any(plugins(group) for group in GROUPS):
+        return [], []
+    answer, error = probe(PLUGIN_PROBE)
+    if answer is None:
+        return [], [Problem(f"An installed plug-in stops Python ({error}).", "Uninstall the last one installed.")]
+    return answer["found"], [
+        Problem(f"{row['error'].partition('; ')[0]}.", "Mend its package, or uninstall it.")
+        for row in answer["found"] if row["error"]
+    ]  # fmt: skip
+
+
 def examine() -> tuple[dict[str, Any], list[Problem]]:
     """The whole report, ready for JSON, and the problems, the broken ones first."""
     found = versions()
@@ -227,7 +246,8 @@ def examine() -> tuple[dict[str, Any], list[Problem]]:
         what = f"Python {platform.python_version()} is older than 3.10."
         problems.append(Problem(what, "Install Python 3.10 or later.", True))
     datasets, more = data()
-    problems += more
+    installed, failing = plugged()
+    problems += more + failing
     report = {
         "xretrieve": __version__,
         "python": platform.python_version(),
@@ -237,6 +257,7 @@ def examine() -> tuple[dict[str, Any], list[Problem]]:
         "torch": torch,
         "faiss": {"wheels": wheels, "module": faiss},
         "data": datasets,
+        "plugins": installed,
         "cache": stored,
         "hub": where,
     }

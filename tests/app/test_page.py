@@ -183,6 +183,21 @@ def test_more_like_this_and_changing_something(page, site, served, served_photos
     assert found(page) == served.search("snow", k=24).ids
 
 
+def test_a_picture_that_is_gone_is_no_broken_icon(page, site, served):
+    page.expected.append("404")
+    page.goto(f"{site}?image=nowhere.png&q=at+night")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "nowhere.png" in page.inner_text("#problem")
+    page.wait_for_selector("#picture-gone:not([hidden])")
+    assert not page.is_visible("#picture-shown") and "nowhere.png" in page.get_attribute("#picture", "title")
+    page.click("#picture-drop")
+    found(page)
+    assert not page.is_visible("#picture") and page.is_hidden("#problem")
+    page.goto(f"{site}?image={served.ids[0]}")
+    page.wait_for_selector("#picture-shown:not([hidden])")
+    assert page.is_hidden("#picture-gone")
+
+
 def test_a_picture_of_ones_own_with_words_survives_the_way_back(page, site, tmp_path):
     pixels = np.random.default_rng(1).integers(0, 255, (60, 80, 3), dtype=np.uint8)
     PILImage.fromarray(pixels).save(tmp_path / "mine.png")

@@ -98,12 +98,18 @@ function render() {
   byId("picture").hidden = !shown;
   const img = byId("picture-shown");
   if (query.sent) img.src = query.sent;
-  else if (query.image) picture(query.image, 128).then((address) => { img.src = address; }, () => {});
+  else if (query.image) picture(query.image, 128).then((address) => { img.src = address; }, () => reference(false));
   box.placeholder = details.length
     ? "What else does it show?"
     : shown ? "What should be different?" : "What does the picture show?";
   const words = [...query.texts, ...(query.like ? [`like ${query.image}`] : shown ? ["from a picture"] : [])];
   document.title = words.length ? `${words.join(" · ")} — ${info.name || "xretrieve"}` : info.name || "xretrieve";
+}
+
+function reference(there) { // its file may be gone, or the id in the address not in the index
+  byId("picture-shown").hidden = !there;
+  byId("picture-gone").hidden = there;
+  byId("picture").title = there ? "" : `${query.image || "the picture"} cannot be shown`;
 }
 
 function chip(text, place) {
@@ -188,6 +194,8 @@ box.addEventListener("keydown", (event) => {
 box.addEventListener("input", () => { byId("more-detail").hidden = !(box.value.trim() || details.length); });
 byId("more-detail").addEventListener("click", addDetail);
 byId("undo").addEventListener("click", undo);
+byId("picture-shown").addEventListener("load", () => reference(true));
+byId("picture-shown").addEventListener("error", () => reference(false));
 byId("picture-drop").addEventListener("click", () => go({ ...read(), image: null, sent: null, like: false }));
 byId("more-results").addEventListener("click", () => go({ ...query, k: query.k + PER_PAGE }));
 byId("file").addEventListener("change", (event) => {

@@ -12,9 +12,11 @@ import pytest
 import uvicorn
 from PIL import Image as PILImage
 
+from tests.gallery_fakes import tiny_matcher
 from xretrieve.app.app import create_app
 from xretrieve.app.run import address, listen
 from xretrieve.app.settings import Settings
+from xretrieve.gallery import Gallery
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -196,6 +198,17 @@ def test_a_picture_that_is_gone_is_no_broken_icon(page, site, served):
     page.goto(f"{site}?image={served.ids[0]}")
     page.wait_for_selector("#picture-shown:not([hidden])")
     assert page.is_hidden("#picture-gone")
+
+
+def test_why_tells_the_weights_of_picture_and_text_for_each_attribute(page, served_photos, tmp_path):
+    head = tiny_matcher("progressive", residual=False, attributes={"colour": ["red", "blue"]})
+    with serving(Gallery.build(head, served_photos, tmp_path / "composed.xr")) as place:
+        page.goto(f"{place}?image=0.png&q=in+red")
+        found(page)
+        page.click(".card .why >> nth=0")
+        page.wait_for_selector("#why-parts td.attributes")
+        told = page.inner_text("#why-parts")
+    assert told.count("% of the query") == 2 and told.count("colour ") == 2
 
 
 def test_a_picture_of_ones_own_with_words_survives_the_way_back(page, site, tmp_path):

@@ -126,6 +126,7 @@ function parts(list, hit, levels) {
     row.append(make("th", part.kind === "image" ? "the picture" : part.text), cell, make("td", part.score.toFixed(3), "number"));
     if (part.weight !== undefined) row.append(make("td", `${Math.round(100 * part.weight)} % of the query`, "number"));
     table.append(row);
+    if (part.attributes) table.append(attributes(part.attributes));
   }
   const rows = [make("h3", list.length > 1 ? "Each part of the query alone" : "Score")];
   if (list.length) rows.push(table);
@@ -138,6 +139,14 @@ function parts(list, hit, levels) {
   }
   if (!hit.exact) rows.push(make("p", "≈ The fast first stage placed it here; the model itself did not score it.", "quiet"));
   byId("why-parts").replaceChildren(...rows);
+}
+
+function attributes(shares) { // how much of each attribute a head with weights of its own takes from this part
+  const row = make("tr");
+  const cell = make("td", Object.entries(shares).map(([name, share]) => `${name} ${Math.round(100 * share)} %`).join(" · "), "quiet attributes");
+  cell.colSpan = 4;
+  row.append(cell);
+  return row;
 }
 
 function meter(share) {

@@ -25,6 +25,9 @@ def test_demo_ends_in_a_table_a_report_and_an_index_that_can_be_searched(tmp_pat
     assert (out / "scenes-dual" / "curves.png").is_file()
     sets = (out / "query_sets" / "report.html").read_text()
     assert "scenes-hmrn-t2i" in sets and "scenes-dual, mean similarity" in sets and "models by round" in sets
+    changes = (out / "changes" / "report.html").read_text()
+    assert "scenes-progressive" in changes and "scenes-dual, sum of vectors" in changes
+    assert "scenes-dual, sum of vectors" in printed and "protocol scenes/split/removed/each on" in printed
     command = next(line for line in printed.splitlines() if "xretrieve search" in line)
     assert str(out / "scenes.xr") in command
     *program, verb, index, opened = printed.strip().splitlines()[-1].split()
@@ -37,7 +40,10 @@ def test_demo_ends_in_a_table_a_report_and_an_index_that_can_be_searched(tmp_pat
     assert [report["name"].split("/")[-1] for report in said["reports"]] == [
         "scenes-dual", "scenes-sgr", "scenes-tshsr", "scenes-dual, untrained"
     ]  # fmt: skip
-    assert len(said["rankings"]) == 2
+    assert [ranking["query"]["kind"] for ranking in said["rankings"]] == ["text", "multi-text", "image+text"]
+    assert [report["name"].split("/")[-1] for report in said["changes"]] == [
+        "scenes-progressive", "scenes-dual, sum of vectors"
+    ]  # fmt: skip
     assert [len(report["rounds"]) for report in said["rounds"]] == [10, 10]
     assert said["rankings"][1]["query"]["texts"]
 
@@ -63,4 +69,6 @@ def test_demo_beats_chance_clearly(tmp_path: Path, capsys) -> None:
     value = {r["name"]: r["metrics"]["rsum"]["value"] for r in (trained, untrained)}
     assert value[trained["name"]] > 10 * value[untrained["name"]]
     sets, plain = ([row["r1"] for row in report["rounds"]] for report in said["rounds"])
+    learned, summed = (report["metrics"]["mean_relaxed_r1"]["value"] for report in said["changes"])
+    assert learned > summed + 3  # weights of image and text, learned from triplets, beat the plain sum
     assert sets[-1] > 5 * sets[0] and sets[-1] > plain[-1] + 10  # sentences add up, and reading them as a set helps

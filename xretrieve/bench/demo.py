@@ -15,7 +15,7 @@ from xretrieve.data.cache import FeatureCache
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation import Report, evaluate
 from xretrieve.gallery import Gallery
-from xretrieve.query import MultiText, Text
+from xretrieve.query import ImageText, MultiText, Query, Text
 from xretrieve.ranking import Ranking
 from xretrieve.training import train
 from xretrieve.training.build import build_matcher, load_split
@@ -24,9 +24,13 @@ from xretrieve.training.recipes import load_recipe
 from xretrieve.training.run import Run
 from xretrieve.utils.files import write_json
 
-# What the demo trains, in this order; the first one answers the queries, those of task multi_query have a report apart.
-RECIPES = ("image_text/scenes-dual", "image_text/scenes-sgr", "image_text/scenes-tshsr", "multi_query/scenes-hmrn-t2i")
+# What the demo trains, in this order; the first one answers the queries, the other two tasks have reports apart.
+RECIPES = (
+    "image_text/scenes-dual", "image_text/scenes-sgr", "image_text/scenes-tshsr", "multi_query/scenes-hmrn-t2i",
+    "composed/scenes-progressive",
+)  # fmt: skip
 SET_EPOCHS = 5  # of recipes of task multi_query: validation R@1 of 60 instead of 80 after 8, in 0.6 of the time
+WARM = {"image_text": (2, 1), "composed": (1, 4)}  # epochs of each stage where the encoders are trained already
 MARKER = "demo.json"
 
 
@@ -39,6 +43,8 @@ class Demo:
         reports: one per trained recipe of task image_text, in order, then the untrained model.
         rounds: of query sets, one per trained recipe of task multi_query, then the first recipe's matcher, which takes
             the mean of the sentences' scores; empty without such a recipe.
+        changes: of a picture and a change, one per trained recipe of task composed, then the first recipe's matcher,
+            which takes the sum of both vectors; empty without such a recipe.
         gallery: the test pictures, indexed with the first recipe's matcher.
         rankings: answers to a few queries.
         seconds: wall time of the whole.
@@ -47,6 +53,7 @@ class Demo:
     folder: Path
     reports: list[Report]
     rounds: list[Report]
+    changes: list[Report]
     gallery: Gallery
     rankings: list[Ranking]
     seconds: float
@@ -58,7 +65,8 @@ def run_demo(
 ) -> Demo:
     """Generate `scenes`, train, evaluate, index, search; write ``report.html`` into ``out``.
 
-    Recipes of task multi_query are reported in ``query_sets/report.html``.
+    Recipes of task multi_query are reported in ``query_sets/report.html``, those of task composed in
+    ``changes/report.html``.
 
     Args:
         out: the demo's folder. An earlier demo there is replaced; any other folder with content is refused.
@@ -73,7 +81,7 @@ def run_demo(
     write_json(out / MARKER, {"recipes": list(recipes), "overrides": overrides or []})
     runs = []
     for recipe in chosen:
-        if runs and recipe.task == "image_text" and recipe.stages[0].loss is None:
+        if runs and recipe.task in WARM and (recipe.task != "image_text" or recipe.stages[0].loss is None):
             _warm_start(recipe, runs[0])
         if recipe.task == "multi_query":
             recipe.stages[0].epochs = min(SET_EPOCHS, recipe.stages[0].epochs)
@@ -85,19 +93,26 @@ def run_demo(
     test = load_split(chosen[0].dataset, "test")
     reports = [run.report for run in runs if run.recipe.task == "image_text"] + [_untrained(chosen[0], test)]
     rounds = _rounds(runs, test, out / "query_sets")
+    changes = _changes(runs, test, out / "changes")
     gallery = Gallery.build(runs[0].matcher(), test, out / "scenes.xr", cache=FeatureCache(), progress=progress)
-    details = [region.text for region in test.regions[0][:3]]
-    rankings = [gallery.search(query, k=5) for query in (Text(test.captions[0]), MultiText(details))]
-    for ranking, kind in zip(rankings, ("text", "multi_text"), strict=True):
+    queries: dict[str, Query] = {
+        "text": Text(test.captions[0]),
+        "multi_text": MultiText([region.text for region in test.regions[0][:3]]),
+    }
+    if test.triplets:
+        asked = test.triplets[0]
+        queries["image_text"] = ImageText(test.images[asked.reference], asked.texts[0])
+    rankings = [gallery.search(query, k=5) for query in queries.values()]
+    for ranking, kind in zip(rankings, queries, strict=True):
         ranking.to_html(out / f"search_{kind}.html")
     reports[0].save(out, rows=reports, log=runs[0].folder / "log.csv")
-    return Demo(out, reports, rounds, gallery, rankings, time.perf_counter() - started)
+    return Demo(out, reports, rounds, changes, gallery, rankings, time.perf_counter() - started)
 
 
 def _warm_start(recipe: Recipe, run: Run) -> None:
-    """Take the encoders of a finished run: two epochs then do for the coarse vectors, and one for the pairs."""
+    """Take the encoders of a finished run; fewer epochs do then."""
     recipe.start = str(run.folder)
-    for epochs, stage in zip((2, 1), recipe.stages, strict=False):
+    for epochs, stage in zip(WARM[recipe.task], recipe.stages, strict=False):
         stage.epochs = min(epochs, stage.epochs)
 
 
@@ -118,6 +133,18 @@ def _rounds(runs: list[Run], test: RetrievalDataset, folder: Path) -> list[Repor
     plain = evaluate(runs[0].matcher(), test, protocol=sets[0].recipe.protocol, combine="mean_similarity", name=name)
     reports = [*(run.report for run in sets), plain]
     reports[0].save(folder, rows=reports, log=sets[0].folder / "log.csv")
+    return reports
+
+
+def _changes(runs: list[Run], test: RetrievalDataset, folder: Path) -> list[Report]:
+    """What was trained for a picture and a change, beside the sum of both vectors of the first model; also written."""
+    composed = [run for run in runs if run.recipe.task == "composed"]
+    if not composed:
+        return []
+    name = f"{runs[0].recipe.name}, sum of vectors"
+    plain = evaluate(runs[0].matcher(), test, protocol=composed[0].recipe.protocol, name=name)
+    reports = [*(run.report for run in composed), plain]
+    reports[0].save(folder, rows=reports, log=composed[0].folder / "log.csv")
     return reports
 
 

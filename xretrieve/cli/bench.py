@@ -44,12 +44,14 @@ def demo(
         rows = [report.to_dict() for report in result.reports]
         found = [ranking.to_json() for ranking in result.rankings]
         rounds = [report.to_dict() for report in result.rounds]
+        changes = [report.to_dict() for report in result.changes]
         print(json.dumps({"folder": str(out), "seconds": result.seconds, "reports": rows, "rounds": rounds,
-                          "rankings": found}))  # fmt: skip
+                          "changes": changes, "rankings": found}))  # fmt: skip
         return 0
     from rich.console import Console
 
     from xretrieve.cli.search import print_ranking
+    from xretrieve.evaluation.composed_terminal import models_table
     from xretrieve.evaluation.terminal import rows_table
     from xretrieve.ranking import describe_query
 
@@ -58,9 +60,12 @@ def demo(
     console.print(rows_table(result.reports))
     for report in result.rounds:  # of query sets, by their number of sentences
         console.print(report)
+    if result.changes:  # a picture and a change
+        console.print(models_table(result.changes))
     for ranking in result.rankings:
         words = describe_query(ranking.query)
-        print("query: " + " + ".join(words["texts"]))
+        parts = [Path(words["image"]).name] if words.get("image") else []
+        print("query: " + " + ".join(parts + words["texts"]))
         print_ranking(ranking)
     text = result.rankings[0].query.text
     print(f"\n{result.seconds:.0f} s in all. Look at {out / 'report.html'}, then search yourself:")

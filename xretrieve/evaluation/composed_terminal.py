@@ -141,6 +141,28 @@ def side_by_side(reports: Sequence[ComposedReport], title: str = "") -> Any:
     return table
 
 
+def models_table(reports: Sequence[ComposedReport]) -> Any:
+    """Several models under one protocol: a row each with means over the kinds of edit, then the setting."""
+    from rich.console import Group
+    from rich.text import Text
+
+    first = reports[0]
+    ends = tuple(f"_r{k}" for k in (first.protocol.ks[0], first.protocol.ks[-1]))  # all of them would not fit
+    names = [name for name in first.metrics if name.startswith("mean_") and name.endswith(ends)]
+    names = [name for name in names if "ceiling" not in name]
+    table = _empty("a picture and a change", ["", *(name.replace("_", "\n") for name in names)])
+    table.columns[0].min_width = max(len(report.name) for report in reports)
+    for report in reports:
+        cells = []
+        for name in names:
+            cell = Text(f"{report[name].value:.1f}", style="bold" if name == first.headline.name else "")
+            if name == first.headline.name and report[name].low is not None:
+                cell.append(f" {report[name].low:.0f}..{report[name].high:.0f}", style="dim")
+            cells.append(cell)
+        table.add_row(report.name, *cells)
+    return Group(table, *(Text(line) for line in composed_lines(first)))
+
+
 def _setting(report: ComposedReport) -> Any:
     return report.metrics.setting
 

@@ -1,19 +1,21 @@
 """Searching large galleries in two stages: build time, bytes, and waiting time per query, beside other ways to do it.
 
     python benchmarks/speed/search.py INDEX [--sizes 10000 100000 1000000] [--queries 50] [--indexes flat hnsw]
-        [--reranks 0 100] [--clients 1 4] [--noise 0.1] [--folder DIR] [--out FILE.json]
+        [--reranks 0 100] [--clients 1 4] [--tokens 36] [--noise 0.1] [--folder DIR] [--out FILE.json]
 
 INDEX is a gallery whose head re-ranks candidates (`xretrieve index ... --coarse RUN`). Its own vectors and tokens are
-repeated up to each size, every copy with noise of its own, so that sizes are comparable and features are real. A query
-is a whole `gallery.search(text, k=10)`: the time of the model is in it, and told apart. Several clients are threads,
-each with the gallery opened for itself over the same files. Beside it, on the same vectors and tokens: FAISS alone
-(flat and HNSW), which finds candidates and re-ranks nothing, and late interaction (MaxSim of sentence-transformers)
-over the same number of candidates, and over everything up to --maxsim-all pictures.
+repeated up to each size, every copy with noise of its own, so that sizes are comparable and features are real; --tokens
+does the same to the tokens of each picture, up to so many (detectors give 36). A query
+is a whole `gallery.search(text, k=10)`: the time of the model is in it, and told apart. Several clients are threads
+over one opened gallery. Beside it, on the same vectors and tokens: FAISS alone (the same HNSW, or its exact index),
+which finds candidates and re-ranks nothing, and late interaction (MaxSim of sentence-transformers) over the same number
+of candidates, and over everything up to --maxsim-all pictures.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
 import shutil
@@ -32,7 +34,7 @@ from xretrieve.gallery_index import GalleryIndex
 from xretrieve.gallery_items import Item
 from xretrieve.gallery_store import Store
 from xretrieve.gallery_tokens import TokenSpool
-from xretrieve.index import create_index
+from xretrieve.index import create_index, load_index
 from xretrieve.query import Text
 from xretrieve.tokens import Tokens
 from xretrieve.utils.files import write_json
@@ -41,12 +43,18 @@ from xretrieve.version import __version__
 WORDS = "dog man snow beach child red blue water grass bike runs jumps sits two black white street ball".split()
 MADE = 2000  # pictures that are made at a time
 K = 10
+FAISS = {"flat": "faiss-flat", "hnsw": "hnsw"}  # what is told beside each index of a gallery
 
 
 @torch.inference_mode()
-def tiled(source: Gallery, size: int, index: str, noise: float, folder: Path) -> tuple[Gallery, dict[str, float]]:
-    """A gallery of ``size`` pictures like those of ``source``; the seconds of its parts, and bytes per picture."""
-    store, random = source._store, torch.Generator().manual_seed(0)
+def tiled(
+    source: Gallery, size: int, index: str, noise: float, folder: Path, length: int = 0
+) -> tuple[Gallery, dict[str, float]]:
+    """A gallery of ``size`` pictures like those of ``source``; the seconds of its parts, and bytes per picture.
+
+    length: tokens of each picture; 0 as many as there are.
+    """
+    store, random = Store.open(source.path), torch.Generator().manual_seed(0)
     live, own = store.live(), store.info["tokens"]["pooled"]
     spool, vectors = TokenSpool(folder, pooled=own), np.empty((size, store.info["dim"]), np.float32)
     begun = time.perf_counter()
@@ -54,6 +62,8 @@ def tiled(source: Gallery, size: int, index: str, noise: float, folder: Path) ->
         rows = live[np.arange(start, min(start + MADE, size)) % len(live)]
         tokens = store.tokens(rows)
         vector = torch.from_numpy(store.vectors(rows))
+        if length > tokens.local.shape[1]:
+            tokens = _longer(tokens, length, noise, random)
         if start >= len(live):  # the first copy is the gallery itself
             vector = _noisy(vector, noise, random)
             tokens = Tokens(_noisy(tokens.local, noise, random), tokens.mask, tokens.pooled)
@@ -66,11 +76,21 @@ def tiled(source: Gallery, size: int, index: str, noise: float, folder: Path) ->
                        tokens={**info["tokens"], "dim": spool.dim})  # fmt: skip
     new.change(items=[Item(str(row)) for row in range(size)], vectors=vectors, tokens=spool, failed=[])
     written = time.perf_counter()
-    GalleryIndex(new).write()
+    GalleryIndex(new).write()  # with the recall of an approximate one
     bytes_ = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-    told = {"write_s": written - made, "index_s": time.perf_counter() - written, "disk_bytes": bytes_ / size,
-            "made_s": made - begun}  # fmt: skip
+    recall = new.info["index"].get("recall", {"value": 1.0})["value"]
+    told = {"recall": recall, "made_s": made - begun, "write_s": written - made, "disk_bytes": bytes_ / size,
+            "index_s": time.perf_counter() - written}  # fmt: skip
     return Gallery(Store.open(place), source.matcher, source.coarse), told
+
+
+def _longer(tokens: Tokens, length: int, noise: float, random: torch.Generator) -> Tokens:
+    """Each picture's own tokens again and again, up to ``length`` of them, the copies with noise."""
+    own = tokens.local.shape[1]
+    place = torch.arange(length) % own
+    local = tokens.local[:, place]
+    local[:, own:] = _noisy(local[:, own:], noise, random)
+    return Tokens(local, tokens.mask[:, place], tokens.pooled)
 
 
 def _noisy(x: torch.Tensor, noise: float, random: torch.Generator) -> torch.Tensor:
@@ -126,37 +146,42 @@ def waits(searches: list[Callable[[str], Any]], texts: list[str]) -> dict[str, f
             "cpu_ms": 1000 * spent / len(found)}  # fmt: skip
 
 
-def beside(gallery: Gallery, texts: list[str], reranks: list[int], all_of: int) -> list[dict[str, Any]]:
-    """FAISS alone and MaxSim on the same vectors and tokens; those that are not installed are left out."""
-    store, rows = gallery._store, []
-    coarse = gallery.coarse or gallery.matcher
-    for name in ("faiss-flat", "hnsw"):
-        try:
-            index = create_index(name, store.info["dim"])
-        except Exception as error:
-            print(f"{name} left out: {error}")
-            continue
-        start = time.perf_counter()
+def faiss_alone(gallery: Gallery, name: str, texts: list[str]) -> dict[str, Any]:
+    """FAISS over the gallery's vectors, without a gallery around it: the same HNSW, or its exact index."""
+    store = Store.open(gallery.path)
+    coarse, about = gallery.coarse or gallery.matcher, store.info["index"]
+    start = time.perf_counter()
+    if "folder" in about:
+        index = load_index(gallery.path / about["folder"])
+    else:
+        index = create_index(name, store.info["dim"])
         index.add(store.live(), store.vectors(store.live()))
-        built = time.perf_counter() - start
+    built = time.perf_counter() - start
 
-        def search(text: str, index: Any = index) -> Any:
-            return index.search(coarse.encode_query(Text(text), coarse=True).pooled.numpy(), K)
+    def search(text: str) -> Any:
+        return index.search(coarse.encode_query(Text(text), coarse=True).pooled.numpy(), K)
 
-        rows.append({"what": f"FAISS {name}", "clients": 1, "index_s": built, **waits([search], texts)})
+    return {"what": f"FAISS {name}", "clients": 1, "ready_s": built, **waits([search], texts)}
+
+
+def late_interaction(gallery: Gallery, texts: list[str], counts: list[int]) -> list[dict[str, Any]]:
+    """MaxSim of sentence-transformers over so many candidates of the exact index, or over all; left out where that
+    package is not installed."""
     try:
         from sentence_transformers.util.similarity import maxsim
     except ImportError as error:
         print(f"MaxSim left out: {error}")
-        return rows
-    for count in [k for k in reranks if k] + [len(gallery)] * (len(gallery) <= all_of):
+        return []
+    store = Store.open(gallery.path)
+    coarse, index = gallery.coarse or gallery.matcher, GalleryIndex(store)
+    rows = []
+    for count in counts:
         def late(text: str, count: int = count) -> Any:
             with torch.inference_mode():
-                asked = gallery.matcher.encode_query(Text(text))
-                near = store.live()[:count]
-                if count < len(gallery):
+                asked, near = gallery.matcher.encode_query(Text(text)), store.live()[:count]
+                if count < len(store):
                     first = coarse.encode_query(Text(text), coarse=True).pooled.numpy()
-                    near = np.sort(gallery._index.search(first, count)[1][0])
+                    near = np.sort(index.search(first, count)[1][0])
                 scores = []
                 for start in range(0, len(near), MADE):
                     tokens = store.tokens(near[start : start + MADE])
@@ -173,22 +198,27 @@ def measure(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
     source.matcher, source.coarse  # noqa: B018  loaded once, for all sizes
     with torch.inference_mode():
         model = waits([lambda text: source.matcher.encode_query(Text(text))], texts)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    has_faiss = importlib.util.find_spec("faiss") is not None
     for size in a.sizes:
         for index in a.indexes:
-            gallery, told = tiled(source, size, index, a.noise, folder)
+            gallery, told = tiled(source, size, index, a.noise, folder, a.tokens)
             told["memory_bytes"] = held(gallery, source, texts[0]) / size
             for rerank in a.reranks:
+                def search(text: str, gallery: Gallery = gallery, rerank: int = rerank) -> Any:
+                    return gallery.search(text, K, rerank=rerank, blend=1)
+
                 for clients in a.clients:
-                    opened = [Gallery.open(gallery.path, source.matcher, source.coarse) for _ in range(clients)]
-                    each = [lambda text, g=g, r=rerank: g.search(text, K, rerank=r, blend=1) for g in opened]
-                    row = {"what": index, "rerank": rerank, "clients": clients, **told, **waits(each, texts)}
-                    rows.append({"size": size, **row})
-            if index == a.indexes[0]:
-                rows += [{"size": size, **row} for row in beside(gallery, texts, a.reranks, a.maxsim_all)]
+                    row = {"what": index, "rerank": rerank, "clients": clients, **told}
+                    rows.append({"size": size, **row, **waits([search] * clients, texts)})
+            others = [faiss_alone(gallery, FAISS[index], texts)] if has_faiss and index in FAISS else []
+            if index == "flat":
+                whole = [len(gallery)] * (len(gallery) <= a.maxsim_all)
+                others += late_interaction(gallery, texts, [k for k in a.reranks if k] + whole)
+            rows += [{"size": size, **row} for row in others]
             shutil.rmtree(gallery.path)
     return {
-        "index": str(a.index), "head": source.matcher.name, "tokens": source._store.longest,
+        "index": str(a.index), "head": source.matcher.name, "tokens": max(Store.open(a.index).longest, a.tokens),
         "token_width": source.info["tokens"]["dim"], "width": source.info["dim"], "model": model, "rows": rows,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "versions": {"xretrieve": __version__, "torch": torch.__version__, "numpy": np.__version__},
@@ -204,6 +234,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--indexes", nargs="+", default=["flat", "hnsw"])
     parser.add_argument("--reranks", type=int, nargs="+", default=[0, 100])
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--tokens", type=int, default=0, help="of each picture; 0 as many as there are")
     parser.add_argument("--noise", type=float, default=0.1)
     parser.add_argument("--maxsim-all", type=int, default=10_000)
     parser.add_argument("--folder", type=Path, help="where the galleries are made; 1,000,000 of them need much room")
@@ -213,13 +244,14 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         found = measure(a, Path(place))
     print(f"{found['head']}: {found['tokens']} tokens of {found['token_width']}, vectors of {found['width']}; "
           f"the model takes {found['model']['p50_ms']:.1f} ms a query; {found['machine']}")
-    print("| pictures | how | re-ranked | clients | p50 ms | p95 ms | CPU ms | per s | index s | disk bytes | memory |")
-    print("|" + "---|" * 11)
+    print(f"xretrieve {__version__}, torch {torch.__version__}")
+    print("| pictures | how | re-ranked | clients | p50 ms | p95 ms | CPU ms | per s | index s | recall@10 | "
+          "disk bytes | memory |\n|" + "---|" * 12)  # fmt: skip
     for row in found["rows"]:
         print(f"| {row['size']} | {row['what']} | {row.get('rerank', '')} | {row['clients']} | {row['p50_ms']:.1f} | "
               f"{row['p95_ms']:.1f} | {row['cpu_ms']:.1f} | {row['per_second']:.1f} | "
-              f"{row['index_s'] if 'index_s' in row else 0:.2f} | {row.get('disk_bytes', 0):.0f} | "
-              f"{row.get('memory_bytes', 0):.0f} |")
+              + (f"{row['index_s']:.1f} | {row['recall']:.4f} | {row['disk_bytes']:.0f} | {row['memory_bytes']:.0f} |"
+                 if "index_s" in row else "| | | |"))  # fmt: skip
     if a.out is not None:
         write_json(a.out, found)
     return found

@@ -9,6 +9,7 @@ pytest.importorskip("timm")
 from benchmarks.speed.search import main, tiled  # noqa: E402
 from tests.gallery_fakes import noise_photos, tiny_matcher  # noqa: E402
 from xretrieve.gallery import Gallery  # noqa: E402
+from xretrieve.gallery_store import Store  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,14 @@ def test_without_noise_every_copy_scores_as_its_picture(gallery, tmp_path):
     assert len(by_row) == 15 and told["disk_bytes"] > 0 and len(scores) == 6
     for row, score in by_row.items():
         assert score == pytest.approx(by_row[row % 6], rel=1e-3), "copies are alike"
+
+
+def test_pictures_get_as_many_tokens_as_are_asked_for(gallery, tmp_path):
+    store = Store.open(tiled(gallery, 7, "flat", 0.1, tmp_path, 20)[0].path)
+    own = Store.open(gallery.path).tokens([0]).local[0]
+    longer = store.tokens([0]).local[0]
+    assert store.longest == len(longer) == 20 and (longer[: len(own)] == own).all(), "its own tokens come first"
+    assert 0 < (longer[len(own)] - own[0]).norm() < 0.3 * own[0].norm(), "the others are like them"
 
 
 def test_every_row_of_the_table_is_measured(gallery, tmp_path, capsys):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.quality import multi_query as table
-from benchmarks.quality.rounds_table import Cell, gain
+from xretrieve.bench import set_cells as table
+from xretrieve.bench.rows import Cell, chosen
+from xretrieve.bench.tables import gain
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation import Report
 from xretrieve.training.run import preflight
@@ -22,7 +22,7 @@ TINY = [
 
 
 def test_a_row_changes_what_it_says_and_nothing_else(tmp_path: Path) -> None:
-    made = table.Table("scenes", tmp_path)
+    made = table.SetCells("scenes", tmp_path)
     rows = {row.name: made.recipe(row, 5) for row in table.ROWS if not row.of and not row.members and not row.start}
     for name, recipe in rows.items():
         preflight(recipe)
@@ -45,16 +45,16 @@ def test_what_is_left_of_the_levels_keeps_its_proportions() -> None:
 
 
 def test_rows_come_with_those_that_they_need_and_wrong_names_are_said() -> None:
-    assert [row.name for row in table.chosen(["hmrn"])] == ["hmrn-t2i", "hmrn-i2t", "hmrn"]
-    assert [row.name for row in table.chosen(["drilldown-policy"])] == ["drilldown", "drilldown-policy"]
-    assert [row.name for row in table.chosen(["t2i-by-local"])] == ["hmrn-t2i", "t2i-by-local"]
+    assert [row.name for row in chosen(table.ROWS, ["hmrn"])] == ["hmrn-t2i", "hmrn-i2t", "hmrn"]
+    assert [row.name for row in chosen(table.ROWS, ["drilldown-policy"])] == ["drilldown", "drilldown-policy"]
+    assert [row.name for row in chosen(table.ROWS, ["t2i-by-local"])] == ["hmrn-t2i", "t2i-by-local"]
     with pytest.raises(XRetrieveError, match="did you mean 'drilldown'"):
-        table.chosen(["drilldwon"])
+        chosen(table.ROWS, ["drilldwon"])
 
 
 def test_the_table_is_made_cell_by_cell_and_no_cell_twice(tmp_path: Path) -> None:
     rows = ["drilldown-policy", "hmrn", "t2i-by-reason", "mean-as-paragraph"]
-    tables = list(table.run_table("scenes", tmp_path, rows, (0,), TINY))
+    tables = list(table.SetCells("scenes", tmp_path, TINY).run(rows))
     names = ["mean-similarity", "mean-as-paragraph", "drilldown", "drilldown-policy", "hmrn-t2i", "hmrn-i2t", "hmrn",
              "t2i-by-reason"]  # fmt: skip
     made = {row["name"]: row for row in tables[-1]["rows"]}
@@ -64,23 +64,27 @@ def test_the_table_is_made_cell_by_cell_and_no_cell_twice(tmp_path: Path) -> Non
     assert made["drilldown-policy"]["cpu_seconds"] == pytest.approx(policy["cpu"] + supervised["cpu"])
     assert made["drilldown-policy"]["parameters"] == supervised["parameters"] > 0
     assert made["hmrn"]["parameters"] == 2 * made["hmrn-t2i"]["parameters"]
-    assert made["hmrn-t2i"]["rounds"]["r1"][-1] == Report.load(cells / "hmrn-t2i-s0")["round10_r1"].value
+    assert made["hmrn-t2i"]["values"]["round10_r1"] == Report.load(cells / "hmrn-t2i-s0")["round10_r1"].value
 
     stamps = {path: path.stat().st_mtime_ns for path in cells.rglob("report.json")}
-    again = list(table.run_table("scenes", tmp_path, ["mean-similarity"], (0,), TINY))[-1]
+    again = list(table.SetCells("scenes", tmp_path, TINY).run(["mean-similarity"]))[-1]
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert len(again["rows"]) == len(made)  # rows made before stay in the table
     text = (tmp_path / "table.md").read_text(encoding="utf-8")
-    assert "| hmrn* |" in text and "R@1 after 10" in text and "against drilldown" in text
+    assert "| `hmrn`* |" in text and "R@1 after 10" in text and "against drilldown" in text
     assert (tmp_path / "rounds.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_all_levels_with_their_own_weights_are_the_model(tmp_path: Path, monkeypatch: Any) -> None:
-    row = table.Row("t2i-by-all", "", of="hmrn-t2i", levels=(0.6, 0.3, 0.1), kind="again")
-    monkeypatch.setattr(table, "ROWS", [table.BY_NAME["hmrn-t2i"], row])
-    monkeypatch.setattr(table, "BY_NAME", {one.name: one for one in table.ROWS})
-    whole, parts = list(table.run_table("scenes", tmp_path, None, (0,), TINY))[-1]["rows"]
-    assert parts["rounds"] == whole["rounds"] and parts["intervals"] == whole["intervals"]
+def test_all_levels_with_their_own_weights_are_the_model(tmp_path: Path) -> None:
+    row = table.SetRow("t2i-by-all", of="hmrn-t2i", levels=(0.6, 0.3, 0.1), kind="again")
+    model = next(one for one in table.ROWS if one.name == "hmrn-t2i")
+    whole, parts = list(table.SetCells("scenes", tmp_path, TINY, [model, row]).run())[-1]["rows"]
+    assert parts["values"] == whole["values"] and parts["intervals"] == whole["intervals"]
+
+
+def test_rows_without_a_recipe_are_left_out(tmp_path: Path) -> None:
+    names = {row.name for row in table.SetCells("visual_genome", tmp_path).rows}
+    assert {"drilldown", "hmrn", "t2i-by-reason"} <= names and not {"mean-similarity", "mean-as-fusion"} & names
 
 
 def test_a_gain_is_relative_to_the_opponent_and_paired() -> None:

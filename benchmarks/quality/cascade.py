@@ -1,12 +1,13 @@
 """Recall against cost of a gallery's two stages, by the number of candidates that the head re-ranks.
 
-    python benchmarks/quality/cascade.py HEAD_RUN [--coarse DUAL_RUN] [--split test] [--queries 1000]
+    python benchmarks/quality/cascade.py HEAD_RUN [--coarse DUAL_RUN] [--split test] [--queries 1000] [--timed 96]
         [--reranks 0 10 20 50 100 200 all] [--out FILE.json]
 
-The run's own dataset is indexed, the blend of both stages is chosen on its validation split (`xretrieve tune`), and
-every search goes through `Gallery.search_many`, 16 queries at once: captions; query sets for heads that read those; a
-picture and a change for composed heads. CPU seconds (all threads) are those of whole searches, the encoding of the
-queries among them, which is also told alone. Recall counts the top 10.
+The run's own dataset is indexed, and the blend of both stages is chosen on its validation split (`xretrieve tune`).
+Recall comes from the scores of both stages for all queries: captions; query sets for heads that read those; a picture
+and a change for composed heads. CPU seconds (all threads) are those of whole searches for --timed queries, through
+`Gallery.search_many`, 16 at once, the encoding of the queries among them, which is also told alone. What these find is
+compared with what the scores say; `same` is the share of queries whose picture lies at the same place.
 
 HMRN leaves out by its bound what cannot be among the hits: its row `all` is exact and scores few, and a row `scan`
 says what scoring every picture costs. The vectors of a composed head are its scores, so there is nothing to re-rank:
@@ -31,9 +32,10 @@ import xretrieve as xr
 from xretrieve.data.cache import FeatureCache
 from xretrieve.data.triplets import composed
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.cascade import asked, tune
+from xretrieve.evaluation.cascade import asked, both_scores, cascade_ranks, tune
 from xretrieve.gallery import Gallery
 from xretrieve.gallery_asked import Ask
+from xretrieve.gallery_blend import blended
 from xretrieve.gallery_index import GalleryIndex
 from xretrieve.gallery_matchers import Matchers
 from xretrieve.gallery_search import Stages
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
 KS = (1, 5, 10)
 BATCH = 16
 RERANKS = ["0", "10", "20", "50", "100", "200", "all"]
-SCANNED = 100  # queries of the row `scan`
 INDEXES = ("flat", "hnsw")
 
 
@@ -63,8 +64,8 @@ def split_of(run: str, split: str) -> Any:
     )
 
 
-def searched(gallery: Gallery, queries: list[Any], wanted: list[str], **how: Any) -> dict[str, float]:
-    """R@1, R@5 and R@10 in percent, and CPU milliseconds of a query."""
+def searched(gallery: Gallery, queries: list[Any], wanted: list[str], **how: Any) -> tuple[np.ndarray, float]:
+    """(Q,) place of each query's picture, inf below the top 10; and CPU milliseconds of a query."""
     places: list[float] = []
     gallery.search_many([Ask(queries[0], max(KS), **how)])  # what is loaded at the first search is not its cost
     start = time.process_time()
@@ -76,10 +77,10 @@ def searched(gallery: Gallery, queries: list[Any], wanted: list[str], **how: Any
             if isinstance(found, XRetrieveError):
                 raise found
             places.append(found.ids.index(id_) if id_ in found.ids else np.inf)
-    return _row(places, start)
+    return np.array(places), 1000 * (time.process_time() - start) / len(queries)
 
 
-def scanned(gallery: Gallery, matcher: Matcher, queries: list[Any], wanted: list[str]) -> dict[str, float]:
+def scanned(gallery: Gallery, matcher: Matcher, queries: list[Any], wanted: list[str]) -> tuple[np.ndarray, float]:
     """The same where the head scores every picture, whatever it could leave out."""
     store = Store.open(gallery.path)
     stages, rows = Stages(store, GalleryIndex(store), Matchers(store, matcher)), store.live()
@@ -87,9 +88,8 @@ def scanned(gallery: Gallery, matcher: Matcher, queries: list[Any], wanted: list
     start = time.process_time()
     for query, id_ in zip(queries, wanted, strict=True):
         scores = stages.scan(matcher.encode_query(query), rows)[0]
-        place = float((scores > scores[rows == store.rows[id_]]).sum())
-        places.append(place)
-    return _row(places, start)
+        places.append(float((scores > scores[rows == store.rows[id_]]).sum()))
+    return np.array(places), 1000 * (time.process_time() - start) / len(queries)
 
 
 def encoded(matchers: list[Matcher], queries: list[Any]) -> float:
@@ -101,54 +101,77 @@ def encoded(matchers: list[Matcher], queries: list[Any]) -> float:
     return 1000 * (time.process_time() - start) / len(queries)
 
 
-def _row(places: list[float], start: float) -> dict[str, float]:
-    cost = 1000 * (time.process_time() - start) / len(places)
-    return {**{f"r{k}": 100 * float(np.mean(np.array(places) < k)) for k in KS}, "cpu_ms": cost}
+def _recalls(places: np.ndarray) -> dict[str, float]:
+    return {f"r{k}": 100 * float(np.mean(places < k)) for k in KS}
 
 
 def composed_queries(data: Any, most: int) -> tuple[list[Any], list[str]]:
     """Reference picture and change of triplets evenly spread over a split, and the ids of their targets."""
     triplets = [triplet for triplet in composed(data).triplets if triplet.target is not None]
-    chosen = np.unique(np.linspace(0, len(triplets) - 1, min(most, len(triplets))).astype(int))
+    chosen = evenly(len(triplets), most)
     queries = [xr.ImageText(data.images[triplets[i].reference], " and ".join(triplets[i].texts)) for i in chosen]
     return queries, [data.image_ids[triplets[i].target] for i in chosen]
 
 
-def stages_of(build: Callable[..., Gallery], head: str, data: Any, reranks: list[str], most: int) -> dict[str, Any]:
+def stages_of(
+    build: Callable[..., Gallery], head: str, data: Any, reranks: list[str], most: int, timed: int
+) -> dict[str, Any]:
     """The rows of a head that scores token by token."""
-    gallery = build()
-    matcher, cache = gallery.matcher, FeatureCache()
+    gallery, cache = build(), FeatureCache()
+    matcher = gallery.matcher
     tuned = None if gallery.bounded else tune(gallery, split_of(head, "val"), cache=cache)
+    scores = both_scores(matcher, gallery.coarse, data, most, cache)
     said, positive = asked(matcher, data, most)
-    sets = any(len(texts) > 1 for texts in said)
-    queries = [xr.MultiText(texts) if sets else xr.Text(texts[0]) for texts in said]
-    wanted, rows = [data.image_ids[row] for row in positive], []
+    sets, chosen = any(len(texts) > 1 for texts in said), evenly(len(said), timed)
+    queries = [xr.MultiText(said[i]) if sets else xr.Text(said[i][0]) for i in chosen]
+    wanted, rows = [data.image_ids[positive[i]] for i in chosen], []
     for rerank in ["all"] if gallery.bounded else reranks:
         count = rerank if rerank == "all" else int(rerank)
         if isinstance(count, int) and count > len(gallery):
             continue
-        for blend in [1.0] if count == 0 or tuned is None else sorted({1.0, tuned["blend"]}, reverse=True):
-            found = searched(gallery, queries, wanted, rerank=count, blend=blend)
-            rows.append({"rerank": rerank, "blend": blend, **found})
+        for share in [1.0] if count == 0 or tuned is None else sorted({1.0, tuned["blend"]}, reverse=True):
+            places = expected(*scores, count, share, tuned)
+            found, cost = searched(gallery, queries, wanted, rerank=count, blend=share)
+            same = float(np.mean(np.where(places[chosen] < max(KS), places[chosen], np.inf) == found))
+            rows.append({"rerank": rerank, "blend": share, **_recalls(places), "cpu_ms": cost, "same": same})
     if hasattr(matcher.head, "cheap"):
-        rows.append({"rerank": "scan", "blend": 1.0, **scanned(gallery, matcher, queries[:SCANNED], wanted[:SCANNED])})
+        found, cost = scanned(gallery, matcher, queries, wanted)
+        places = expected(*scores, "all", 1.0, None)
+        rows.append({"rerank": "scan", "blend": 1.0, **_recalls(places), "cpu_ms": cost,
+                     "same": float(np.mean(places[chosen] == found))})  # fmt: skip
     both = [matcher, *([gallery.coarse] if gallery.coarse else [])]
-    return {"rows": rows, "tuned": tuned, "queries": len(queries), "kind": "query sets" if sets else "captions",
-            "encoding_ms": encoded(both, queries[:SCANNED])}  # fmt: skip
+    return {"rows": rows, "tuned": tuned, "queries": len(said), "timed": len(queries),
+            "kind": "query sets" if sets else "captions", "encoding_ms": encoded(both, queries)}  # fmt: skip
 
 
-def indexes_of(build: Callable[..., Gallery], data: Any, most: int) -> dict[str, Any]:
+def expected(
+    coarse: np.ndarray, head: np.ndarray, positive: np.ndarray, rerank: int | str, share: float, tuned: Any
+) -> np.ndarray:
+    """(Q,) place of each query's picture by the scores (Q, N) of both stages."""
+    final = head if share == 1 else blended(coarse, head, tuned["coarse"], tuned["head"], share)
+    return cascade_ranks(coarse, final, positive, coarse.shape[1] if rerank == "all" else int(rerank))
+
+
+def indexes_of(build: Callable[..., Gallery], data: Any, most: int, timed: int) -> dict[str, Any]:
     """The rows of a head whose vectors are its scores."""
     queries, wanted = composed_queries(data, most)
     rows: list[dict[str, Any]] = []
     for index in INDEXES:
         gallery = build(index=index)
-        rows.append({"rerank": index, "blend": 1.0, **searched(gallery, queries, wanted)})
-    return {"rows": rows, "tuned": None, "queries": len(queries), "kind": "composed queries",
-            "encoding_ms": encoded([gallery.matcher], queries[:SCANNED])}  # fmt: skip
+        found, cost = searched(gallery, queries, wanted)
+        rows.append({"rerank": index, "blend": 1.0, **_recalls(found), "cpu_ms": cost, "same": 1.0})
+    return {"rows": rows, "tuned": None, "queries": len(queries), "timed": len(queries), "kind": "composed queries",
+            "encoding_ms": encoded([gallery.matcher], queries[:timed])}  # fmt: skip
 
 
-def measure(head: str, coarse: str | None, split: str, reranks: list[str], most: int) -> dict[str, Any]:
+def evenly(total: int, most: int) -> np.ndarray:
+    """Numbers below ``total``, at most ``most`` of them, evenly spread."""
+    return np.unique(np.linspace(0, total - 1, min(most, total)).astype(int))
+
+
+def measure(
+    head: str, coarse: str | None, split: str, reranks: list[str], most: int, timed: int
+) -> dict[str, Any]:
     """The table's rows, and what they were measured on."""
     matcher, other, cache = xr.load(head), xr.load(coarse) if coarse else None, FeatureCache()
     data = split_of(head, split)
@@ -159,7 +182,9 @@ def measure(head: str, coarse: str | None, split: str, reranks: list[str], most:
             return Gallery.build(matcher, data, Path(place) / f"{next(made)}.xr", cache=cache, coarse=other, **how)
 
         alone = isinstance(matcher.head, ComposedHead)
-        found = indexes_of(build, data, most) if alone else stages_of(build, head, data, reranks, most)
+        found = indexes_of(build, data, most, timed) if alone else stages_of(
+            build, head, data, reranks, most, timed
+        )
     by = other.name if other else "an index of its vectors" if alone else "its own"
     return {
         "head": matcher.name, "coarse": by, "dataset": f"{data.name}/{split}", "images": len(data), **found,
@@ -172,18 +197,18 @@ def show(result: dict[str, Any]) -> None:
     """Print what was measured; the cost is also told as a share of scoring every picture."""
     tuned, rows = result["tuned"], result["rows"]
     print(f"{result['head']} behind {result['coarse']}, {result['dataset']}: {result['queries']} {result['kind']} rank "
-          f"{result['images']} images")  # fmt: skip
+          f"{result['images']} images, {result['timed']} of them are timed")  # fmt: skip
     print(f"{result['machine']}, torch {torch.__version__}, xretrieve {__version__}")
     if tuned is not None:
         lost = f"{tuned['lost']:.2f} points lost"
         print(f"chosen on val: {tuned['rerank']} candidates ({lost}), blend {tuned['blend']:g}")
     print(f"encoding a query takes {result['encoding_ms']:.1f} CPU ms of each")
     whole = max((row["cpu_ms"] for row in rows if row["rerank"] in ("all", "scan", INDEXES[0])), default=float("nan"))
-    print("| re-ranked | score | R@1 | R@5 | R@10 | CPU ms a query | of all |\n|---|---|---|---|---|---|---|")
+    print("| re-ranked | score | R@1 | R@5 | R@10 | CPU ms a query | of all | same |\n|" + "---|" * 8)
     for row in rows:
         score = "first stage" if row["rerank"] == "0" else "head" if row["blend"] == 1 else f"blend {row['blend']:g}"
         print(f"| {row['rerank']} | {score} | {row['r1']:.1f} | {row['r5']:.1f} | {row['r10']:.1f} | "
-              f"{row['cpu_ms']:.1f} | {row['cpu_ms'] / whole:.3f} |")  # fmt: skip
+              f"{row['cpu_ms']:.1f} | {row['cpu_ms'] / whole:.3f} | {row['same']:.3f} |")  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -193,10 +218,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--coarse")
     parser.add_argument("--split", default="test")
     parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--timed", type=int, default=96)
     parser.add_argument("--reranks", nargs="+", default=RERANKS)
     parser.add_argument("--out", type=Path)
     a = parser.parse_args(arguments)
-    result = measure(a.head, a.coarse, a.split, a.reranks, a.queries)
+    result = measure(a.head, a.coarse, a.split, a.reranks, a.queries, a.timed)
     show(result)
     if a.out is not None:
         write_json(a.out, result)

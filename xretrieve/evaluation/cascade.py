@@ -127,9 +127,28 @@ def tune(
         most_lost: as in :func:`choose`.
     """
     check_tunable(gallery)
+    how: dict[str, Any] = {"cache": cache, "batch_size": batch_size, "progress": progress}
+    coarse, head, positive = both_scores(gallery.matcher, gallery.coarse, dataset, queries, **how)
+    chosen = choose(coarse, head, positive, most_lost)
+    chosen |= {"dataset": dataset.name, "split": dataset.split, "kind": _kind(gallery.matcher)}
+    gallery.keep_cascade(chosen)
+    return chosen
+
+
+def both_scores(
+    main: Matcher, other: Matcher | None, dataset: RetrievalDataset, queries: int = QUERIES,
+    cache: FeatureCache | None = None, batch_size: int = 64, progress: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """What two stages say of every picture of a split: scores (Q, N) of the first stage and of the head, and the column
+    (Q,) of the picture that each query is about.
+
+    Args:
+        main: scores token by token.
+        other: the first stage; None where it is the coarse space of ``main`` itself.
+        dataset, queries: as in :func:`tune`.
+    """
     import torch
 
-    main, other = gallery.matcher, gallery.coarse
     said, positive = asked(main, dataset, queries)
     how: dict[str, Any] = {"ids": dataset.image_ids, "batch_size": batch_size, "cache": cache, "progress": progress}
     with torch.inference_mode():
@@ -140,11 +159,7 @@ def tune(
             first = _encode(other, main, said).pooled @ other.encode_images(dataset.images, **how).pooled.T
         starts = list(range(0, len(said), BLOCK))
         parts = [main.score(texts[start : start + BLOCK], images) for start in bar(starts, "scoring", progress)]
-    coarse, head = first.float().cpu().numpy(), torch.cat(parts).float().cpu().numpy()
-    chosen = choose(coarse, head, positive, most_lost)
-    chosen |= {"dataset": dataset.name, "split": dataset.split, "kind": _kind(main)}
-    gallery.keep_cascade(chosen)
-    return chosen
+    return first.float().cpu().numpy(), torch.cat(parts).float().cpu().numpy(), positive
 
 
 def asked(matcher: Matcher, dataset: RetrievalDataset, most: int) -> tuple[list[list[str]], np.ndarray]:

@@ -82,6 +82,16 @@ def test_images_with_six_or_seven_captions_keep_them_or_are_trimmed(tmp_path: Pa
         datasets.load("flickr8k", tmp_path, captions_per_image=6)
 
 
+def test_the_first_images_of_a_split_alone_are_kept_and_said(tmp_path: Path) -> None:
+    write(tmp_path, [entry(0), entry(1), entry(2), entry(3, "train"), entry(4, "train")])
+    data = datasets.load("flickr8k", tmp_path, test=2, train=1)
+    assert data.image_ids == ["0.jpg", "1.jpg"] and data.expected_images == 2 and len(data.captions) == 10
+    assert data.notes[-1] == "only the first 2 of 3 images, as asked"
+    assert len(datasets.load("flickr8k", tmp_path, test=9)) == 3
+    with pytest.raises(XRetrieveError, match="flickr8k: test=0; give the number of images to keep"):
+        datasets.load("flickr8k", tmp_path, test=0)
+
+
 def test_absent_photos_leave_their_captions_out_too(tmp_path: Path) -> None:
     write(tmp_path, [entry(0), entry(1), entry(2)])
     (tmp_path / "flickr8k" / "images" / "1.jpg").unlink()

@@ -117,6 +117,15 @@ def test_a_split_is_a_dataset_whose_gallery_is_every_photo(tmp_path: Path) -> No
         assert t.target in t.positives and t.reference not in t.positives and data.image_ids[t.reference] != "13"
 
 
+def test_triplets_of_the_first_photos_stay_among_them(tmp_path: Path) -> None:
+    write_products(tmp_path, ROWS)
+    split = read_catalogue(tmp_path / "products/products.jsonl")[0].split
+    whole, part = (datasets.load("products", tmp_path, split, **kept) for kept in ({}, {split: 3}))
+    assert part.image_ids == whole.image_ids[:3] and part.expected_images == 3
+    assert 0 < len(part.triplets) < len(whole.triplets)
+    assert "only the first 3 of" in part.notes[-2]
+
+
 def test_bad_catalogues_name_line_and_key(tmp_path: Path) -> None:
     for row, message in (
         ({**ROWS[0], "colour": None}, "line 2: 'colour' must be there"),

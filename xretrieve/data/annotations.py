@@ -112,6 +112,15 @@ class Annotations:
             raise XRetrieveError(f"dev_limit={dev_limit} leaves no image of {self.name}/{self.split}")
         return replace(self, images=kept)
 
+    def first(self, images: int | None) -> Annotations:
+        """Only the first so many images of the split, for quick tries; None keeps all."""
+        if images is None or images >= len(self.images):
+            return self
+        if images < 1:
+            raise XRetrieveError(f"{self.name}: {self.split}={images}; give the number of images to keep, 1 or more")
+        note = f"only the first {images:,} of {len(self.images):,} images, as asked"
+        return replace(self, images=self.images[:images], notes=[*self.notes, note])
+
     def dataset(self) -> RetrievalDataset:
         """The images that are on disk, with their captions; having none is an error that says what was sought."""
         kept = [record for record in self.images if record.image is not None]

@@ -58,6 +58,9 @@ class Classic:
         captions_per_image: int | None = None,
         dev_limit: int | None = None,
         photos: str | None = None,
+        train: int | None = None,
+        val: int | None = None,
+        test: int | None = None,
     ) -> RetrievalDataset:
         """The images of a split that are on disk, with their captions; arguments as in :meth:`annotations`.
 
@@ -65,7 +68,7 @@ class Classic:
             XRetrieveError: no captions or no pictures, with what was looked for; broken files.
         """
         options = {"captions_per_image": captions_per_image, "dev_limit": dev_limit, "photos": photos}
-        return self.annotations(root, split, layout, **options).dataset()
+        return self.annotations(root, split, layout, **options, train=train, val=val, test=test).dataset()
 
     def annotations(
         self,
@@ -76,6 +79,9 @@ class Classic:
         captions_per_image: int | None = None,
         dev_limit: int | None = None,
         photos: str | None = None,
+        train: int | None = None,
+        val: int | None = None,
+        test: int | None = None,
     ) -> Annotations:
         """Read a split; with ``layout=None`` the first layout that has captions and pictures, else captions.
 
@@ -86,6 +92,8 @@ class Classic:
             captions_per_image: keep the first so many captions of each image (COCO has images with 6 or 7).
             dev_limit: cut the validation split after so many captions, as published loaders do (5,000).
             photos: a folder with the photos, or a dataset that shares them (flickr30k: ``flickr8k``).
+            train, val, test: keep the first so many images of that split, for quick tries; no protocol that fixes the
+                size of its gallery takes a part of it.
         """
         folder = data_root(root)
         if not folder.is_dir():
@@ -107,7 +115,8 @@ class Classic:
         chosen = usable[0] if usable else next(iter(found.values()))
         if not usable:
             chosen = replace(chosen, looked_for=[place for a in found.values() for place in a.looked_for])
-        return chosen.trim(captions_per_image).limit(dev_limit)
+        size = {"train": train, "val": val, "test": test}.get(chosen.split)
+        return chosen.trim(captions_per_image).limit(dev_limit).first(size)
 
     def _classic(self, root: Path, split: str, layout: str | None, photos: str | None) -> dict[str, Annotations]:
         found: dict[str, Annotations] = {}

@@ -22,7 +22,14 @@ def load(root: str | Path | None, split: str, **options: Any) -> ComposedDataset
 
 
 def annotations(
-    root: str | Path | None, split: str, *, file: str | None = None, allow_missing: bool = False
+    root: str | Path | None,
+    split: str,
+    *,
+    file: str | None = None,
+    allow_missing: bool = False,
+    train: int | None = None,
+    val: int | None = None,
+    test: int | None = None,
 ) -> TripletAnnotations:
     """Read a split. The gallery is every photo of it; only products with known attributes are asked for.
 
@@ -34,12 +41,17 @@ def annotations(
         split: ``train``, ``val`` or ``test``, cut by model.
         file: the catalogue, in place of ``products.jsonl``; its ``image`` paths start from its folder.
         allow_missing: see :class:`~xretrieve.data.triplets.ComposedDataset`.
+        train, val, test: only the first so many photos of that split and the triplets among them, for quick tries.
     """
     split = canonical_split(split)
     path = Path(file).expanduser() if file else folder_of(root, (NAME,), FILE, NAME) / FILE
     products, notes = _catalogue(str(path.resolve()), path.stat().st_mtime_ns if path.is_file() else 0)
     images = [p for p in products if p.split == split]
-    records = triplets(products, split)
+    size = {"train": train, "val": val, "test": test}[split]
+    if size is not None and size < len(images):
+        notes = [*notes, f"only the first {size:,} of {len(images):,} photos, as asked"]
+        images = images[:size]
+    records = triplets(images, split)
     queries = [
         TripletRecord(
             f"{t.reference}-{t.edit}-{t.new}", t.reference, t.target, (t.text,), t.edit, positives=t.positives,

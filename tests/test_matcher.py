@@ -43,6 +43,30 @@ def test_scores_are_queries_by_gallery_and_batches_change_nothing(pictures):
     torch.testing.assert_close(again, scores, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("part", ["image", "text", "head"])
+def test_a_part_that_a_trainer_left_in_training_mode_is_not_encoded_in_it(pictures, part):
+    matcher, modes = tiny(), []
+    matcher.image.frozen = False  # a frozen one never trains
+    for module in getattr(matcher, part).modules():
+        module.register_forward_hook(lambda module, *_: modes.append(module.training))
+    getattr(matcher, part).train()
+    matcher.encode_images(pictures), matcher.encode_texts(CAPTIONS)
+    assert modes and not any(modes)
+
+
+def test_a_matcher_that_trains_goes_on_training_after_it_encoded(pictures):
+    matcher = tiny().train()
+    matcher.encode_images(pictures), matcher.encode_texts(CAPTIONS)
+    assert matcher.training and matcher.head.training and all(module.training for module in matcher.text.modules())
+    assert not any(module.training for module in matcher.image.modules()), "it is frozen"
+
+
+def test_the_modules_of_a_matcher_are_not_walked_for_every_query(pictures, monkeypatch):
+    matcher = tiny()
+    monkeypatch.setattr(torch.nn.Module, "train", lambda *_: pytest.fail("walked"))
+    matcher.encode_query(xr.ImageText(pictures[0], CAPTIONS[0]))
+
+
 @pytest.mark.parametrize("source", ["local", "pooled"])
 def test_the_cache_gives_what_encoding_gives(pictures, tmp_path, source):
     matcher, cache = tiny(image_source=source), FeatureCache(tmp_path / "cache")

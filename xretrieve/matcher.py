@@ -137,7 +137,8 @@ class Matcher(nn.Module):
         if not len(items):
             raise XRetrieveError(f"nothing to encode: the list of {backbone.modality}s is empty")
         was_training = self.training
-        self.eval()
+        if any(part.training for part in (self, self.image, self.text, self.head)):  # a trainer switches whole parts
+            self.eval()  # walks through all modules, which a single text would feel
         stored = (
             cache.encode(backbone, items, ids=ids, batch_size=batch_size, progress=progress)
             if cache is not None
@@ -159,7 +160,8 @@ class Matcher(nn.Module):
             tokens = tokens.to(self.device)
             for head, done in zip(heads, parts, strict=True):
                 done.append(head.prepare_gallery(tokens) if side == "image" else head.prepare_queries(tokens))
-        self.train(was_training)
+        if was_training:
+            self.train()
         return [Prepared.cat(done) for done in parts]
 
     @torch.inference_mode()

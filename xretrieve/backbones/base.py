@@ -107,12 +107,14 @@ class Backbone(nn.Module, ABC):
     def inference(self) -> Iterator[None]:
         """Evaluation mode without gradients; the mode is restored."""
         before = self.training
-        self.eval()
+        if before:
+            self.eval()
         try:
             with torch.no_grad():
                 yield
         finally:
-            self.train(before)
+            if before:
+                self.train()
 
     def encode(self, items: Sequence[Any], batch_size: int = 64) -> Tokens:
         """Tokens of any number of items, in evaluation mode and without gradients; the mode is restored.

@@ -70,8 +70,27 @@ def test_a_tuned_gallery_searches_by_what_was_found_and_says_it(gallery, matcher
 def test_auto_says_what_it_chose_and_what_that_loses(gallery, captions):
     chosen = tune(gallery, captions)
     said = gallery.search(QUERY, k=3, rerank="auto").note
-    assert said.startswith(f"auto: {chosen['rerank']} candidates, which lost ") and "noise/val" in said
+    assert said.startswith(f"auto: {chosen['rerank']} candidates") and f"the {COUNT} pictures of noise/val" in said
     assert gallery.search(QUERY, k=3).note == "", "who did not ask is not told"
+
+
+def test_a_gallery_larger_than_the_split_takes_as_large_a_share_of_candidates(gallery):
+    gallery.keep_cascade({"rerank": 2, "images": 4, "blend": 1.0, "coarse": [0.1, 0.05], "head": [2.0, 0.25]})
+    assert sum(hit.exact for hit in gallery.search(QUERY, k=COUNT)) == COUNT // 2
+
+
+def test_what_no_picture_fits_is_said(gallery):
+    kept = {"rerank": 5, "blend": 0.5, "coarse": [0.1, 0.05], "head": [2.0, 0.25]}
+    gallery.keep_cascade(kept)
+    best = gallery.search(QUERY, k=1).scores[0]
+    for weak, wanted in ((best + 0.1, True), (best - 0.1, False), (None, False)):
+        gallery.keep_cascade(kept | {"weak": weak})
+        found = gallery.search(QUERY, k=1)
+        assert found.weak == wanted and ("nothing fits well" in found.note) == wanted
+        assert found.to_json()["weak"] == wanted
+    gallery.keep_cascade(kept | {"weak": best + 0.1})
+    assert not gallery.search(QUERY, k=1, blend=0.2).weak, "another score, which was not measured"
+    assert not gallery.search(QUERY, k=1, where={"folder": "."}).weak, "a part of the pictures need not have it"
 
 
 def test_all_with_a_blend_scores_every_picture_by_both_whatever_the_index(built, matchers, tmp_path):

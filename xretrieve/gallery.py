@@ -283,8 +283,8 @@ class Gallery:
             self._hit(rank, row, score, rank <= found.exact)
             for rank, (row, score) in enumerate(zip(found.rows, found.scores, strict=True), 1)
         ]
-        attends, share = self._store.has_tokens and whole, found.share
-        return Ranking(hits, query, "; ".join(notes), lambda hit: self._explain(query, hit, whole), attends, share)
+        told: dict[str, Any] = {"attends": self._store.has_tokens and whole, "share": found.share, "weak": found.weak}
+        return Ranking(hits, query, "; ".join(notes), lambda hit: self._explain(query, hit, whole), **told)
 
     def _where(self, where: dict[str, Any] | None) -> np.ndarray | None:
         """Rows whose metadata fit, ascending; None where nothing is asked for."""

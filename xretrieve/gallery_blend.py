@@ -7,6 +7,7 @@ the two. `xretrieve tune` measures how many candidates are enough and which shar
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ class Tuned:
         blend: share of the head's score, 0 (the first stage's alone) to 1 (the head's alone).
         coarse, head: mean and standard deviation of the scores among the candidates of a validation query.
         told: what was chosen and what it costs, as one sentence.
+        weak: a search whose best score is lower found nothing that fits well.
     """
 
     rerank: int | str
@@ -33,6 +35,7 @@ class Tuned:
     coarse: Scale
     head: Scale
     told: str = ""
+    weak: float | None = None
 
     @classmethod
     def of(cls, info: dict[str, Any]) -> Tuned | None:
@@ -40,25 +43,45 @@ class Tuned:
         kept = info.get("cascade")
         if kept is None:
             return None
-        return cls(kept["rerank"], kept["blend"], tuple(kept["coarse"]), tuple(kept["head"]), told(kept))
+        rerank = scaled(kept, info.get("count", 0))
+        scales = tuple(kept["coarse"]), tuple(kept["head"])
+        return cls(rerank, kept["blend"], *scales, told(kept, rerank), kept.get("weak"))
+
+    def is_weak(self, best: float, share: float) -> bool:
+        """Whether the best score of a search, blended with ``share``, is below what nearly all validation queries
+        find."""
+        return self.weak is not None and share == self.blend and best < self.weak
 
     def blended(self, coarse: np.ndarray, head: np.ndarray, share: float) -> np.ndarray:
         """One score from both (any shape, the same), float32."""
         return blended(coarse, head, self.coarse, self.head, share)
 
 
-def told(kept: dict[str, Any]) -> str:
+def scaled(kept: dict[str, Any], pictures: int) -> int | str:
+    """Candidates for a gallery of so many pictures. Where it holds more than the validation split, as large a share of
+    it: the first stage places a picture so much further down.
+
+    >>> [scaled({"rerank": 10, "images": 1000}, many) for many in (200, 1000, 17449)]
+    [10, 10, 175]
+    """
+    rerank, measured = kept["rerank"], kept.get("images", 0)
+    if isinstance(rerank, str) or not 0 < measured < pictures:
+        return rerank
+    return math.ceil(rerank * pictures / measured)
+
+
+def told(kept: dict[str, Any], rerank: int | str) -> str:
     """What `xretrieve tune` kept as one sentence: the number of candidates, and the recall that they lose.
 
-    >>> told({"rerank": 50, "lost": 0.04, "ks": [1, 5, 10], "dataset": "flickr8k", "split": "val", "images": 1000})
-    'auto: 50 candidates, which lost 0.04 points of R@1, R@5 or R@10 on flickr8k/val (1000 pictures)'
+    >>> told({"rerank": 50, "lost": 0.04, "ks": [1, 5, 10], "dataset": "flickr8k", "split": "val", "images": 1000}, 100)
+    'auto: 100 candidates; 50 lost 0.04 points of R@1, R@5 or R@10 in the 1000 pictures of flickr8k/val'
     """
     if "lost" not in kept:
-        return f"auto: {kept['rerank']} candidates"
+        return f"auto: {rerank} candidates"
     recalls = [f"R@{k}" for k in kept["ks"]]
-    where = f"{kept['dataset']}/{kept['split']} ({kept['images']} pictures)"
     lost = f"{max(kept['lost'], 0.0):.2f} points of {', '.join(recalls[:-1])} or {recalls[-1]}"
-    return f"auto: {kept['rerank']} candidates, which lost {lost} on {where}"
+    where = f"the {kept['images']} pictures of {kept['dataset']}/{kept['split']}"
+    return f"auto: {rerank} candidates; {kept['rerank']} lost {lost} in {where}"
 
 
 def blended(coarse: np.ndarray, head: np.ndarray, of_coarse: Scale, of_head: Scale, share: float) -> np.ndarray:

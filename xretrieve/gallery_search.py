@@ -30,6 +30,7 @@ from xretrieve.tokens import Prepared
 RERANKED = 100  # candidates that are scored exactly, unless a search says otherwise
 READ = 64 * 2**20  # bytes of tokens (as float32) that are read from the disk at once
 ALL, AUTO = "all", "auto"
+WEAK = "nothing fits well: 99 of 100 validation queries find a better score; try other words"
 EXACT = ("flat", "faiss-flat")  # indexes that approximate nothing
 
 Rerank = int | str | None
@@ -38,13 +39,14 @@ Rerank = int | str | None
 @dataclass
 class Found:
     """Rows of a gallery, best first, and their scores; the head itself scored the first ``exact`` of them, and of all
-    that could be found the ``share`` (None where vectors are the scores)."""
+    that could be found the ``share`` (None where vectors are the scores). ``weak``: none of them fits well."""
 
     rows: list[int]
     scores: list[float]
     exact: int
     note: str = ""
     share: float | None = None
+    weak: bool = False
 
 
 class Stages:
@@ -69,8 +71,16 @@ class Stages:
 
         asked: the queries that are answered together with this one.
         """
-        asked = asked or Asked([query])
-        count, share = self.how_many(rerank), share_of(blend, self._tuned, self._store.folder)
+        share = share_of(blend, self._tuned, self._store.folder)
+        found = self._find(query, k, allowed, rerank, asked or Asked([query]), share)
+        if allowed is None and found.exact and self._tuned is not None and self._tuned.is_weak(found.scores[0], share):
+            return replace(found, weak=True, note="; ".join(filter(None, [found.note, WEAK])))
+        return found
+
+    def _find(
+        self, query: Query, k: int, allowed: np.ndarray | None, rerank: Rerank, asked: Asked, share: float
+    ) -> Found:
+        count = self.how_many(rerank)
         total = len(self._store) if allowed is None else len(allowed)
         k = min(k, total)
         if not total:

@@ -44,6 +44,8 @@ class Ranking:
         attends: whether that dict may hold ``attention``.
         share: of the pictures that could be returned, the part that the head scored in full; None where vectors are
             the scores.
+        weak: no hit fits as well as those of nearly every validation query; False where nothing was measured
+            (`xretrieve tune`).
 
     >>> ranking = Ranking([Hit(1, "a.jpg", 0.5), Hit(2, "b c.jpg", 0.25)], Text("a dog"))
     >>> len(ranking), ranking.ids, ranking[1].score
@@ -61,9 +63,10 @@ class Ranking:
         explain: Callable[[Hit], dict[str, Any]] | None = None,
         attends: bool = False,
         share: float | None = None,
+        weak: bool = False,
     ) -> None:
         self.hits, self.query, self.note, self._explain = list(hits), query, note, explain
-        self._attends, self.share = attends, share
+        self._attends, self.share, self.weak = attends, share, weak
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -104,7 +107,7 @@ class Ranking:
         return {"rank": hit.rank, "id": hit.id, "score": hit.score, **more}
 
     def to_json(self) -> dict[str, Any]:
-        """A dict that ``json.dumps`` takes: query, note, share and hits."""
+        """A dict that ``json.dumps`` takes: query, note, share, weak and hits."""
         hits = [
             {
                 "rank": h.rank,
@@ -116,7 +119,8 @@ class Ranking:
             }
             for h in self.hits
         ]
-        return {"query": describe_query(self.query), "note": self.note, "share": self.share, "hits": hits}
+        return {"query": describe_query(self.query), "note": self.note, "share": self.share, "weak": self.weak,
+                "hits": hits}  # fmt: skip
 
     def to_trec(self, tag: str = "xretrieve", query_id: str = "1") -> str:
         """The lines of a TREC run file: ``query Q0 id rank score tag``. White space in ids becomes ``%20`` etc.

@@ -50,6 +50,23 @@ def test_two_stages_that_err_differently_are_blended_and_few_candidates_are_enou
     assert all(lost >= 0.1 for rerank, lost in by_rerank.items() if rerank < chosen["rerank"]), "the fewest are taken"
 
 
+def test_one_query_of_a_thousand_is_a_tenth_of_a_point_and_too_much():
+    positive = np.zeros(1000, np.int64)
+    coarse = np.tile(np.linspace(1, 0, 30, dtype=np.float32), (1000, 1))  # the right picture is first everywhere
+    head = coarse.copy()
+    coarse[0, 0] = 0.45  # but once it is no candidate among 10
+    chosen = choose(coarse, head, positive, candidates=(10, 20), blends=(1.0,))
+    assert [row["lost"] for row in chosen["by_rerank"]] == [0.1, 0.0] and chosen["rerank"] == 20
+
+
+def test_what_is_called_weak_is_below_what_nearly_all_queries_find():
+    rng = np.random.default_rng(3)
+    positive = rng.integers(0, 50, 300)
+    head = noisy(rng, positive, 50, 3.0)
+    weak = choose(noisy(rng, positive, 50, 0.0), head, positive, blends=(1.0,))["weak"]
+    assert 0.005 < (head.max(1) < weak).mean() < 0.015
+
+
 def test_a_useless_stage_gets_no_share():
     rng = np.random.default_rng(2)
     positive = rng.integers(0, 50, 200)

@@ -69,7 +69,8 @@ def results(ranking: Ranking, seconds: float) -> dict[str, Any]:
         for hit in ranking
     ]
     texts = list(texts_of(ranking.query)) if ranking.query is not None else []
-    return {"texts": texts, "hits": hits, "note": ranking.note, "share": ranking.share, "seconds": seconds}
+    return {"texts": texts, "hits": hits, "note": ranking.note, "weak": ranking.weak, "share": ranking.share,
+            "seconds": seconds}  # fmt: skip
 
 
 def _shown(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class Results(BaseModel):
     texts: list[str]
     hits: list[Found]
     note: str = Field(description="What the reader should know; empty when nothing.")
+    weak: bool = Field(description="No result fits as well as those of nearly every validation query.")
     share: float | None = Field(description="Share of the pictures that the model scored in full, where it says so.")
     seconds: float = Field(description="From the request's arrival to its answer.")
 

@@ -74,6 +74,8 @@ def print_cascade(chosen: dict[str, Any], gallery: Gallery) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from xretrieve.gallery_blend import scaled
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("order")
     table.add_column("candidates", justify="right")
@@ -89,7 +91,9 @@ def print_cascade(chosen: dict[str, Any], gallery: Gallery) -> None:
     asked = f"{chosen['queries']} {chosen['kind']} of {chosen['dataset']}/{chosen['split']}"
     typer.echo(f"{asked} in {chosen['images']} pictures")
     Console().print(table)
+    count = scaled(chosen, len(gallery))
+    more = f", for {chosen['rerank']} in {chosen['images']} pictures" if count != chosen["rerank"] else ""
     typer.echo(
-        f"{gallery.path}: searches re-rank {chosen['rerank']} candidates ({chosen['lost']:.2f} points lost, under "
+        f"{gallery.path}: searches re-rank {count} candidates{more} ({chosen['lost']:.2f} points lost, under "
         f"{chosen['most_lost']:g} asked for) and take {100 * chosen['blend']:.0f} % of their score from the head"
     )

@@ -28,6 +28,7 @@ MOST_LOST = 0.1  # points of recall that fewer candidates may cost
 QUERIES = 1000
 BLOCK = 64  # queries scored at once
 TURNS = 5  # sentences of the longest query sets
+WEAK = 0.01  # share of the validation queries that find no better score than what is called weak
 SPREAD = 100  # candidates of a query that the scores are standardised over
 
 
@@ -77,7 +78,8 @@ def choose(
 
     Returns:
         What ``gallery.json`` keeps under ``cascade``: ``rerank``, ``blend``, ``coarse`` and ``head`` (their scales),
-        ``recalls`` over all pairs (of the first stage, the head and the blend) and by number of candidates, ``lost``.
+        ``recalls`` over all pairs (of the first stage, the head and the blend) and by number of candidates, ``lost``,
+        ``weak`` (:class:`xretrieve.gallery_blend.Tuned`).
     """
     total = coarse.shape[1]
     scales = scale_of(coarse, coarse), scale_of(head, coarse)
@@ -90,7 +92,8 @@ def choose(
     table = []
     for rerank in [k for k in candidates if k < total]:
         found = recalls(cascade_ranks(coarse, final, positive, rerank), KS)
-        table.append({"rerank": rerank, "recall": found.tolist(), "lost": float((whole - found).max())})
+        lost = round(float((whole - found).max()), 6)  # one query of 1000 is 0.1, not a little less
+        table.append({"rerank": rerank, "recall": found.tolist(), "lost": lost})
     enough = next((row for row in table if row["lost"] < most_lost), None)
     return {
         "rerank": enough["rerank"] if enough else "all",
@@ -99,6 +102,7 @@ def choose(
         "head": list(scales[1]),
         "lost": enough["lost"] if enough else 0.0,
         "most_lost": most_lost,
+        "weak": float(np.percentile((head if best == 1 else final).max(1), 100 * WEAK)),
         "ks": list(KS),
         "recall": {
             "coarse": recalls(_ranks(coarse, positive), KS).tolist(),

@@ -136,8 +136,9 @@ function status(found) {
   const seconds = found.seconds < 0.995 ? `${Math.max(1, Math.round(1000 * found.seconds))} ms` : `${found.seconds.toFixed(1)} s`;
   const rough = info.regions && found.hits.length && found.hits.every((hit) => !hit.exact);
   const note = rough ? " · the model does not take this kind of query: this is the order of the fast first stage" : "";
+  const weak = found.weak ? " · nothing fits well: try other words" : "";
   byId("status").title = found.note;
-  byId("status").textContent = `${query.like ? "Like this one: " : ""}${many} pictures · ${seconds}${note}`;
+  byId("status").textContent = `${query.like ? "Like this one: " : ""}${many} pictures · ${seconds}${note}${weak}`;
 }
 
 async function search() {

@@ -11,6 +11,9 @@ from tests.gallery_fakes import noise_photos, tiny_matcher
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery import Gallery
 from xretrieve.gallery_asked import Ask, Asked
+from xretrieve.gallery_matchers import Matchers
+from xretrieve.gallery_store import Store
+from xretrieve.matcher import Matcher, build_head
 
 pytest.importorskip("timm")
 
@@ -65,6 +68,20 @@ def test_texts_of_all_queries_go_through_the_model_once(dual, photos, tmp_path, 
     monkeypatch.setattr(dual.text, "encode", lambda items, *more: calls.append(list(items)) or encode(items, *more))
     gallery.search_many([Ask("a dog"), Ask(xr.MultiText(["snow", "a sledge"])), Ask("birds")])
     assert calls == [["a dog", "snow", "a sledge", "birds"]]
+
+
+def test_what_two_heads_over_one_backbone_read_goes_through_it_once(sgr, dual, photos, tmp_path, monkeypatch):
+    rider = Matcher(sgr.image, sgr.text, build_head("dual", sgr.image, sgr.text, dim=16))
+    gallery, calls, encode = Gallery.build(sgr, photos, tmp_path / "g.xr", coarse=rider), [], sgr.text.encode
+    alone = [rider.encode_query("a red dog", coarse=True).pooled, sgr.encode_query("a red dog").local]
+    monkeypatch.setattr(sgr.text, "encode", lambda items, *more: calls.append(list(items)) or encode(items, *more))
+    ranking = gallery.search("a red dog", k=5, rerank=3)
+    assert calls == [["a red dog"]]
+    assert sum(hit.exact for hit in ranking) == 3
+    query = xr.Text("a red dog")
+    asked = Asked([query], Matchers(Store.open(gallery.path), sgr, rider))
+    assert torch.equal(asked.prepared(rider, query, coarse=True).pooled, alone[0])
+    assert torch.equal(asked.prepared(sgr, query).local, alone[1])
 
 
 def test_a_bad_query_among_good_ones_fails_alone(gallery, photos, tmp_path):

@@ -229,7 +229,7 @@ class Gallery:
                 queries[place] = checked_query(ask.query)
             except XRetrieveError as error:
                 done[place] = error
-        asked = Asked(list(queries.values()))
+        asked = Asked(list(queries.values()), self._matchers)
         for place, query in queries.items():
             try:
                 done[place] = self._answer(asks[place], query, asked)

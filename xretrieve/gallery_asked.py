@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.query import Image, ImageText, Query, texts_of
 from xretrieve.tokens import Prepared
+
+if TYPE_CHECKING:
+    from xretrieve.gallery_matchers import Matchers
 
 
 @dataclass(frozen=True)
@@ -27,18 +30,21 @@ class Asked:
     """What a matcher makes of some queries, made at the first need and for all of them.
 
     Args:
-        queries: to be answered. A single one is encoded as :meth:`xretrieve.Matcher.encode_query` does. What is wrong
-            with one of several is raised when that one is asked for, and does not touch the others.
+        queries: to be answered. What is wrong with one of several is raised when that one is asked for, and does not
+            touch the others.
+        matchers: of the gallery; where both have one backbone, it sees each text and each picture once.
     """
 
-    def __init__(self, queries: Sequence[Query]) -> None:
-        self._queries = list(queries)
+    def __init__(self, queries: Sequence[Query], matchers: Matchers | None = None) -> None:
+        self._queries, self._matchers = list(queries), matchers
+        self._sides: dict[tuple[int, str], Prepared] = {}  # of a matcher and a side: all texts, or all pictures
         self._made: dict[tuple[int, bool, int], Prepared | XRetrieveError] = {}
 
     def prepared(self, matcher: Any, query: Query, coarse: bool = False) -> Prepared:
         """One row of prepared tokens; ``coarse`` as in :meth:`xretrieve.Matcher.encode_query`."""
         key = (id(matcher), coarse, id(query))
-        if key not in self._made and len(self._queries) > 1 and hasattr(matcher, "combine_query"):
+        several = len(self._queries) > 1 or any(len(self._over(matcher, side)) > 1 for side in ("text", "image"))
+        if key not in self._made and several and hasattr(matcher, "combine_query"):
             self._together(matcher, coarse)
         if key not in self._made:
             return matcher.encode_query(query, coarse=True) if coarse else matcher.encode_query(query)
@@ -51,8 +57,8 @@ class Asked:
         said = [text for query in self._queries for text in texts_of(query)]
         shown = [query.image for query in self._queries if isinstance(query, (Image, ImageText))]
         try:
-            texts = matcher.encode_texts(said) if said else None
-            pictures = matcher.encode_images(shown) if shown else None
+            texts = self._side(matcher, "text", said) if said else None
+            pictures = self._side(matcher, "image", shown) if shown else None
         except XRetrieveError:  # of whichever query it is: each for itself then
             return
         text = picture = 0
@@ -66,3 +72,19 @@ class Asked:
             except XRetrieveError as error:
                 made = error
             self._made[id(matcher), coarse, id(query)] = made
+
+    def _side(self, matcher: Any, side: str, items: list[Any]) -> Prepared:
+        """All texts, or all pictures, as the head of a matcher reads them."""
+        if (id(matcher), side) not in self._sides:
+            those = self._over(matcher, side)
+            heads = [one.head for one in those] if len(those) > 1 else []
+            if heads:
+                made = matcher.encode_texts_for(heads, items) if side == "text" else \
+                    matcher.encode_images_for(heads, items)  # fmt: skip
+            else:
+                made = [matcher.encode_texts(items) if side == "text" else matcher.encode_images(items)]
+            self._sides |= {(id(one), side): prepared for one, prepared in zip(those, made, strict=True)}
+        return self._sides[id(matcher), side]
+
+    def _over(self, matcher: Any, side: str) -> list[Any]:
+        return self._matchers.beside(matcher, side) if self._matchers is not None else [matcher]

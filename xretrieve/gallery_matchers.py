@@ -32,6 +32,7 @@ class Matchers:
 
     def __init__(self, store: Store, matcher: Matcher | None = None, coarse: Matcher | None = None) -> None:
         self._store = store
+        self._shared: dict[str, bool] = {}  # side: whether both matchers have one backbone there
         self._loaded = {key: one for key, one in (("matcher", matcher), ("coarse", coarse)) if one is not None}
         if coarse is not None and self.coarse_by != "matcher":
             raise XRetrieveError(f"{store.folder} was built without a coarse matcher; leave out {GIVEN['coarse'][0]}")
@@ -57,6 +58,17 @@ class Matchers:
     def other(self) -> Matcher | None:
         """The coarse matcher where it is another one."""
         return self.coarse if self.coarse_by == "matcher" else None
+
+    def beside(self, matcher: Matcher, side: str) -> list[Matcher]:
+        """The matchers over the same backbone of a side (`image`, `text`), so that what both need goes through it once:
+        both of them, or only the one given. One that is not loaded yet is left alone."""
+        both = list(self._loaded.values())
+        if self.coarse_by != "matcher" or len(both) < 2 or not any(one is matcher for one in both):
+            return [matcher]
+        if side not in self._shared:
+            prints = {getattr(one, side).fingerprint() for one in both}
+            self._shared[side] = len(prints) == 1
+        return both if self._shared[side] else [matcher]
 
     def _get(self, key: str) -> Matcher:
         if key not in self._loaded:

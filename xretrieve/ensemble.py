@@ -98,15 +98,20 @@ class Ensemble(nn.Module):
         if len(members) < 2:
             raise XRetrieveError(f"an ensemble needs at least two members, got {list(members)}")
         self.members = nn.ModuleList(members.values())
-        check_fusion([m.head for m in self.members], fusion)
+        check_fusion([m.head for m in members.values()], fusion)
         self.names, self.fusion, self.source = list(members), fusion, source
         self.name = name or " + ".join(self.names)
         self.eval()
 
     @property
+    def matchers(self) -> list[Matcher]:
+        """The members, in the order of ``names``."""
+        return [member for member in self.members if isinstance(member, Matcher)]
+
+    @property
     def device(self) -> torch.device:
         """Where it runs."""
-        return self.members[0].device
+        return self.matchers[0].device
 
     @torch.inference_mode()
     def encode_images(
@@ -126,21 +131,21 @@ class Ensemble(nn.Module):
     def _encode(self, side: str, items: Sequence[Any], **how: Any) -> Bundle:
         self.eval()
         groups: dict[str, list[int]] = {}
-        for i, member in enumerate(self.members):
+        for i, member in enumerate(self.matchers):
             groups.setdefault(getattr(member, side).fingerprint(), []).append(i)
         parts: dict[int, Prepared] = {}
         for places in groups.values():
-            heads = [self.members[i].head for i in places]
-            lead = self.members[places[0]]
+            heads = [self.matchers[i].head for i in places]
+            lead = self.matchers[places[0]]
             encode = lead.encode_images_for if side == "image" else lead.encode_texts_for
             parts |= dict(zip(places, encode(heads, items, **how), strict=True))
-        return Bundle([parts[i] for i in range(len(self.members))])
+        return Bundle([parts[i] for i in range(len(self.matchers))])
 
     @torch.inference_mode()
     def score(self, queries: Bundle, gallery: Bundle) -> Tensor:
         """float32 scores (Q, G): the members' own, fused."""
-        sides = zip(self.members, queries.parts, gallery.parts, strict=True)
-        return fuse([m.head for m in self.members], [m.score(q, g) for m, q, g in sides], self.fusion)
+        sides = zip(self.matchers, queries.parts, gallery.parts, strict=True)
+        return fuse([m.head for m in self.matchers], [m.score(q, g) for m, q, g in sides], self.fusion)
 
     @torch.inference_mode()
     def encode_sets(
@@ -150,25 +155,25 @@ class Ensemble(nn.Module):
         """As :meth:`xretrieve.Matcher.encode_sets`; a text backbone that members share sees each sentence once."""
         sizes = check_sets(sets)
         texts = self.encode_texts([text for said in sets for text in said], batch_size, cache, progress)
-        members = zip(self.members, texts.parts, strict=True)
+        members = zip(self.matchers, texts.parts, strict=True)
         return Bundle([member.head.combine_sets(part, sizes) for member, part in members])
 
     @torch.inference_mode()
     def score_rounds(self, queries: Bundle, gallery: Bundle) -> Tensor:
         """float32 scores (T, N, M) of query sets after each round: the members' own, fused."""
-        sides = zip(self.members, queries.parts, gallery.parts, strict=True)
-        return fuse([m.head for m in self.members], [m.score_rounds(q, g) for m, q, g in sides], self.fusion)
+        sides = zip(self.matchers, queries.parts, gallery.parts, strict=True)
+        return fuse([m.head for m in self.matchers], [m.score_rounds(q, g) for m, q, g in sides], self.fusion)
 
     def fingerprint(self) -> str:
         """Hash of the members' fingerprints and of how they are fused."""
-        about = [self.fusion, [member.fingerprint() for member in self.members]]
+        about = [self.fusion, [member.fingerprint() for member in self.matchers]]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
     def save(self, folder: str | Path) -> Path:
         """Write ``ensemble.json`` and ``members/<name>/``; an existing folder is replaced whole."""
         folder = Path(folder)
         with atomic_folder(folder) as part:
-            for name, member in zip(self.names, self.members, strict=True):
+            for name, member in zip(self.names, self.matchers, strict=True):
                 member.save(part / "members" / name)
             self.describe(part)
         return folder

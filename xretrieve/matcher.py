@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from xretrieve.gallery import Gallery
 
 FORMAT = 1
+HUB = "hf-hub:"
 
 
 def check_sets(sets: Sequence[Sequence[str]]) -> list[int]:
@@ -240,12 +241,15 @@ class Matcher(nn.Module):
         with atomic_folder(folder) as part:
             self.image.save(part / "image")
             self.text.save(part / "text")
-            save_file(
-                {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}, part / "head.safetensors"
-            )
-            config = {"format": FORMAT, "name": self.name, "head": self.head.name, "options": self.head.config}
-            write_json(part / "config.json", config | {"fingerprint": self.fingerprint()})
+            self.save_head(part)
         return folder
+
+    def save_head(self, folder: Path) -> None:
+        """Write ``config.json`` and ``head.safetensors`` alone into a folder that is there."""
+        state = {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}
+        save_file(state, folder / "head.safetensors")
+        config = {"format": FORMAT, "name": self.name, "head": self.head.name, "options": self.head.config}
+        write_json(folder / "config.json", config | {"fingerprint": self.fingerprint()})
 
     @classmethod
     def load(cls, folder: str | Path) -> Matcher:
@@ -278,7 +282,8 @@ def load(name: str | Path, weights: str | Path | None = None, **options: Any) ->
 
     Args:
         name: ``runs/x`` (of a recipe with `members` an :class:`xretrieve.ensemble.Ensemble`); ``open_clip:ARCH/TAG``;
-            ``transformers:NAME_OR_FOLDER`` (CLIP, SigLIP).
+            ``transformers:NAME_OR_FOLDER`` (CLIP, SigLIP); what `xretrieve export` wrote: a folder with weights or with ONNX
+            graphs, or ``hf-hub:OWNER/NAME[@REVISION]``.
         weights: of a pretrained model, a local file with the weights of both towers; nothing is fetched then.
         options: for pretrained models, passed to both towers of :func:`xretrieve.create_backbone`.
     """
@@ -297,6 +302,12 @@ def load(name: str | Path, weights: str | Path | None = None, **options: Any) ->
             matcher = Matcher.load(candidate)
             matcher.source = str(folder)
             return matcher
+    if isinstance(name, str) and name.startswith(HUB) and not folder.exists():
+        from xretrieve.sharing.hub import fetch
+
+        matcher = load(fetch(name.removeprefix(HUB)), **options)
+        matcher.source = name
+        return matcher
     if isinstance(name, str) and ":" in name and not folder.exists():
         image = create_backbone(name, modality="image", frozen=True, **options)
         text = create_backbone(name, modality="text", frozen=True, **options)
@@ -307,5 +318,5 @@ def load(name: str | Path, weights: str | Path | None = None, **options: Any) ->
         )
     raise XRetrieveError(
         f"no run folder {str(name)!r}; give a run folder, or a model such as "
-        "'open_clip:ViT-B-32/laion2b_s34b_b79k' or 'transformers:FOLDER'"
+        "'open_clip:ViT-B-32/laion2b_s34b_b79k', 'transformers:FOLDER' or 'hf-hub:OWNER/NAME'"
     )

@@ -100,6 +100,19 @@ class Tokens:
         mask = torch.cat([self.mask, self.mask.new_zeros(n, length - now)], 1)
         return type(self)(local, mask, self.pooled)
 
+    def trim(self) -> Tokens:
+        """Cut the token axis after the last token that is real in any item (one place stays).
+
+        Nothing is cut while a graph is made (torch.compile, ONNX): its shapes cannot follow what a mask says.
+        """
+        if torch.compiler.is_compiling():
+            return self
+        used = self.mask.any(0).nonzero()
+        length = int(used[-1]) + 1 if len(used) else min(1, self.local.shape[1])
+        if length == self.local.shape[1]:
+            return self
+        return type(self)(self.local[:, :length], self.mask[:, :length], self.pooled)
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Tokens:
         """Move and cast (the mask stays bool)."""
         return type(self)(
@@ -169,13 +182,10 @@ class Prepared(Tokens):
         return self._with(super().to(device, dtype), lambda x: x.to(device=device, dtype=dtype))
 
     def trim(self) -> Prepared:
-        """Cut the token axis after the last token that is real in any item (one place stays)."""
-        used = self.mask.any(0).nonzero()
-        length = int(used[-1]) + 1 if len(used) else min(1, self.local.shape[1])
-        if length == self.local.shape[1]:
-            return self
-        cut = type(self)(self.local[:, :length], self.mask[:, :length], self.pooled)
-        return self._with(cut, lambda x: x[(slice(None), *[slice(length)] * (x.ndim - 1))])
+        """Cut the token axis as :meth:`Tokens.trim` does."""
+        cut = super().trim()
+        places = slice(cut.local.shape[1])
+        return self if cut is self else self._with(cut, lambda x: x[(slice(None), *[places] * (x.ndim - 1))])
 
     def _with(self, tokens: Tokens, change: Callable[[Tensor], Tensor]) -> Prepared:
         return type(self)(tokens.local, tokens.mask, tokens.pooled, {k: change(v) for k, v in self.extra.items()})

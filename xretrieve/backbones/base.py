@@ -66,6 +66,11 @@ class Backbone(nn.Module, ABC):
     def forward(self, batch: Batch) -> Tokens:
         """Tokens of a prepared batch on the backbone's device; differentiable unless frozen."""
 
+    def example(self, items: int, tokens: int) -> Batch:
+        """A prepared batch of made-up items, to trace the backbone with; the first has about so many tokens where items
+        differ in that. The default is made of texts."""
+        return self.prepare([" ".join(["a"] * max(1, tokens - i)) for i in range(items)])
+
     @property
     def network(self) -> nn.Module:
         """The module whose state is saved; its key names are those of a ``weights=`` file."""
@@ -152,10 +157,14 @@ class Backbone(nn.Module, ABC):
         state = {k: v.detach().cpu().contiguous().clone() for k, v in self.network.state_dict().items()}
         with atomic_folder(folder) as part:
             save_file(state, part / "model.safetensors")
-            about = {"format": 1, "name": self.name, "modality": self.modality, "frozen": self.frozen,
-                     "options": self.options}
-            write_json(part / "backbone.json", about)
-            self.assets(part)
+            self.describe(part)
+
+    def describe(self, folder: Path) -> None:
+        """Write what :meth:`save` does beside the weights: ``backbone.json`` and the assets."""
+        about = {"format": 1, "name": self.name, "modality": self.modality, "frozen": self.frozen,
+                 "options": self.options}
+        write_json(folder / "backbone.json", about)
+        self.assets(folder)
 
     def extra_repr(self) -> str:
         """Name, modality and widths."""

@@ -33,6 +33,10 @@ class Features(Backbone):
         """(N, dim) float32; an item of another kind or length is an error that names its place."""
         return torch.stack([self._read(place, item) for place, item in enumerate(items)])
 
+    def example(self, items: int, tokens: int) -> Tensor:
+        """Random vectors."""
+        return torch.rand(items, self.pooled_dim, generator=torch.Generator().manual_seed(0))
+
     def _read(self, place: int, item: Any) -> Tensor:
         if isinstance(item, FeatureRow):
             item = np.load(item.path, mmap_mode="r")[item.row]

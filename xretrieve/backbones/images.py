@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -35,6 +36,13 @@ class ImageBackbone(Backbone):
         """How a picture becomes the input: what it is resized to, the size of the central crop, and which side fits
         (:func:`xretrieve.backbones.places.seen_area`). None: not known."""
         return None
+
+    def example(self, items: int, tokens: int) -> Tensor:
+        """Pictures of noise; how many tokens they have is the backbone's to say."""
+        noise = np.random.default_rng(0)
+        return self.prepare(
+            [Image.fromarray(noise.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(items)]
+        )
 
     def layout(self, items: Sequence[Any]) -> list[Layout | None]:
         """The grid of cells or patches over what is seen of each picture."""

@@ -143,8 +143,7 @@ class ClipTexts(Backbone):
             mask = mask[:, mask.shape[1] - local.shape[1] :]  # class pooling leaves the first token out
         else:
             raise XRetrieveError(f"{self.name}: text towers of type {type(tower).__name__} give no word tokens here")
-        longest = int(mask.any(0).nonzero().max()) + 1 if mask.any() else 0
-        return Tokens(local[:, :longest].float(), mask[:, :longest], pooled.float())
+        return Tokens(local.float(), mask, pooled.float()).trim()
 
     def token_texts(self, items: Sequence[str]) -> list[list[str]]:
         """The tokenizer's pieces. Empty lists for the few towers that leave a token out of their local tokens."""

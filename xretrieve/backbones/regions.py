@@ -84,6 +84,12 @@ class Regions(Backbone):
         """Tokens (N,R,F)."""
         return Tokens.from_local(batch["local"], batch["mask"])
 
+    def example(self, items: int, tokens: int) -> dict[str, Tensor]:
+        """Random features of ``tokens`` regions an image, one less real in each that follows."""
+        local = torch.rand(items, tokens, self.local_dim, generator=torch.Generator().manual_seed(0))
+        real = (tokens - torch.arange(items)).clamp(min=1)
+        return {"local": local, "mask": torch.arange(tokens) < real[:, None]}
+
     def boxes(self, items: Sequence[FeatureRow]) -> Tensor | None:
         """(N,R,4) boxes of the rows as stored, or None when no boxes file was given."""
         if self._boxes is None:

@@ -19,6 +19,7 @@ from xretrieve.backbones.weights import load_strict, read_weights
 from xretrieve.backbones.words import Words, read_vocabulary
 from xretrieve.errors import XRetrieveError
 from xretrieve.tokens import Tokens
+from xretrieve.utils.recurrent import one_direction
 
 
 class Sentences(Words):
@@ -64,19 +65,25 @@ class Sentences(Words):
         """Tokens of N sentences, ``pooled`` (N,dim); ids beyond a length are ignored."""
         ids, lengths = batch["ids"], batch["lengths"]
         words = self.dropout(self.embed(ids))  # (N,W,word_dim)
-        packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        own = {name: value for name, value in self.cap_rnn.named_parameters() if not name.endswith("_reverse")}
-        _, last = functional_call(self._forward[0], own, (packed,))  # (1,N,dim), in the order given
-        sentence = last[0].float()
+        rows = torch.arange(len(ids), device=ids.device)
+        place = lengths.to(ids.device) - 1
+        sentence = self._last(words, lengths, rows, place).float()  # (N,dim)
         if self.options["bidirectional"]:
-            rows = torch.arange(len(ids), device=ids.device)
-            place = lengths.to(ids.device) - 1
             sentence = (sentence + self._backward(words[rows, place], ids[rows, place])) / 2
         return Tokens.from_pooled(sentence)
 
+    def _last(self, words: Tensor, lengths: Tensor, rows: Tensor, place: Tensor) -> Tensor:
+        """The forward states (N,dim) at the last words."""
+        if torch.compiler.is_compiling():  # no packed sequences in a graph
+            return one_direction(self.cap_rnn, words)[rows, place]
+        packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        own = {name: value for name, value in self.cap_rnn.named_parameters() if not name.endswith("_reverse")}
+        _, last = functional_call(self._forward[0], own, (packed,))  # (1,N,dim), in the order given
+        return last[0]
+
     def _backward(self, words: Tensor, ids: Tensor) -> Tensor:
         """The backward outputs (N,dim) at the last words (N,word_dim), whose ids are (N,)."""
-        if not self.training:  # without dropout, equal words are equal vectors
+        if not (self.training or torch.compiler.is_compiling()):  # without dropout, equal words are equal vectors
             distinct, place = ids.unique(return_inverse=True)
             return self.backward_half(self.embed(distinct))[place]
         return self.backward_half(words)

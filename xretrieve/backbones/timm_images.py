@@ -74,7 +74,8 @@ class TimmImages(ImageBackbone):
 
     def forward(self, batch: Tensor) -> Tokens:
         """batch (N,3,H,W) uint8 to Tokens; local (N,cells or patches,D)."""
-        if batch.device.type == "cpu" and len(batch) > _CPU_IMAGES and not torch.is_grad_enabled():
+        plain = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        if plain and batch.device.type == "cpu" and len(batch) > _CPU_IMAGES:
             return Tokens.cat([self(part) for part in batch.split(_CPU_IMAGES)])
         pixels = (batch.float() - self.mean) / self.std
         pixels = pixels.contiguous(memory_format=torch.channels_last)

@@ -94,8 +94,7 @@ class TwoTowerTexts(_Texts):
         out = self.tower.text_model(input_ids=batch["input_ids"], attention_mask=seen)
         projection = getattr(self.tower, "text_projection", None)
         pooled = projection(out.pooler_output) if projection is not None else out.pooler_output
-        longest = int(mask.sum(1).max())
-        return Tokens(out.last_hidden_state[:, :longest].float(), mask[:, :longest], pooled.float())
+        return Tokens(out.last_hidden_state.float(), mask, pooled.float()).trim()
 
 
 class TwoTowerImages(ImageBackbone):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from xretrieve.backbones.base import Backbone, check_texts
 from xretrieve.backbones.vocabulary import PAD, Vocabulary
@@ -16,6 +15,7 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.tokens import Tokens
 from xretrieve.utils.dropout import Dropout
 from xretrieve.utils.files import read_json
+from xretrieve.utils.recurrent import run_gru
 
 
 class Words(Backbone):
@@ -47,10 +47,7 @@ class Words(Backbone):
         """Tokens (N,W,dim); only ``lengths`` says what is real, ids beyond it are ignored."""
         ids, lengths = batch["ids"], batch["lengths"]
         words = self.dropout(self.embed(ids))  # (N,W,word_dim)
-        # Packed, so that the backward direction starts at the last real word. Measured on the CPU, forward and
-        # backward of this form are as fast as sorted input and faster than two GRUs on padded input.
-        packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.cap_rnn(packed)[0], batch_first=True, total_length=ids.shape[1])
+        states = run_gru(self.cap_rnn, words, lengths)  # (N,W,2dim)
         local = (states[..., : self.local_dim] + states[..., self.local_dim :]).float() / 2  # (N,W,dim), 0 beyond
         mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None].to(ids.device)
         if self.normalize:

@@ -22,6 +22,7 @@ from xretrieve.heads.scoring import Items, score_blocks
 from xretrieve.heads.similarity import xavier
 from xretrieve.heads.slots import SlotCell, SlotPolicy, Written, look, mean_of_written, rollout_gains, walk
 from xretrieve.tokens import Prepared, Tokens
+from xretrieve.utils.tracing import all_true
 
 Mode = Literal["supervised", "policy", "sentences"]
 MODES = ("supervised", "policy", "sentences")
@@ -86,7 +87,7 @@ class DrillDown(MultiQueryHead):
     def prepare_gallery(self, tokens: Tokens) -> Prepared:
         """Images: unit vectors of the regions (N,R,d); the coarse vector is their mean."""
         local = self.image(tokens)
-        if not bool(tokens.mask.any(1).all()):
+        if not all_true(tokens.mask.any(1)):
             row = int((~tokens.mask.any(1)).nonzero()[0])
             raise XRetrieveError(f"image {row} of the batch has no region at all; leave it out")
         return Prepared.from_local(local, tokens.mask)

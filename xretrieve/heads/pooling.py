@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.utils.recurrent import run_gru
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -92,14 +93,13 @@ class GPO(nn.Module):
 
     def _weights(self, lengths: Tensor, longest: int) -> Tensor:
         # one weight row per distinct length: (N,L), softmax over the real ranks
-        distinct, back = lengths.clamp(min=1).unique(return_inverse=True)
+        distinct, back = lengths.clamp(min=1), torch.arange(len(lengths), device=lengths.device)
+        if not torch.compiler.is_compiling():  # how many are distinct is no matter of shapes
+            distinct, back = distinct.unique(return_inverse=True)
         rank = torch.arange(longest, device=lengths.device, dtype=torch.float32)[:, None]
         rate = torch.exp(torch.arange(0, self.width, 2, device=lengths.device) * (-math.log(10000.0) / self.width))
         code = torch.stack([(rank * rate).sin(), (rank * rate).cos()], -1).flatten(1)  # (L,width)
-        packed = nn.utils.rnn.pack_padded_sequence(
-            code.expand(len(distinct), -1, -1), distinct.cpu(), batch_first=True, enforce_sorted=False
-        )
-        states, _ = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=longest)
+        states = run_gru(self.gru, code.expand(len(distinct), -1, -1), distinct)  # (distinct,L,2 width)
         states = (states[..., : self.width] + states[..., self.width :]) / 2
         logits = self.out(states).squeeze(-1).float() / 0.1
         real = torch.arange(longest, device=lengths.device) < distinct[:, None]

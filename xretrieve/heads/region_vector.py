@@ -12,6 +12,7 @@ from xretrieve.heads.attention import LOW
 from xretrieve.heads.base import l2
 from xretrieve.heads.pooling import masked_mean
 from xretrieve.heads.similarity import GlobalVector
+from xretrieve.utils.tracing import all_true
 
 RegionNorm = Literal["index", "feature", "none"]
 NORMS = ("index", "feature", "none")
@@ -93,7 +94,7 @@ class RegionVector(GlobalVector):
                 f"region_norm=index was trained with {self.most} regions per image, found {local.shape[1]}; use "
                 "region_norm=feature or region_norm=none"
             )
-        if not bool(mask.any(1).all()):
+        if not all_true(mask.any(1)):
             row = int((~mask.any(1)).nonzero()[0])
             raise XRetrieveError(f"image {row} of the batch has no region at all; leave it out")
         near = self.embedding_local[0](local)  # (N,R,D)

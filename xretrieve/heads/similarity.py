@@ -17,6 +17,7 @@ from xretrieve.heads.base import l2, set_learning
 from xretrieve.heads.pooling import masked_mean
 from xretrieve.tokens import Tokens
 from xretrieve.utils.dropout import Dropout
+from xretrieve.utils.tracing import all_true
 
 RegionNorm = Literal["none", "index"]
 
@@ -93,7 +94,7 @@ class GlobalVector(nn.Module):
 
     def forward(self, local: Tensor, mask: Tensor) -> Tensor:
         """(N,L,D), (N,L) -> (N,D)."""
-        if self.regions and (local.shape[1] != self.regions or not bool(mask.all())):
+        if self.regions and (local.shape[1] != self.regions or not all_true(mask)):
             raise XRetrieveError(
                 f"region_norm=index needs exactly {self.regions} real regions in every image (option regions), found "
                 f"{local.shape[1]}{'' if mask.all() else ', some padded or hidden'}; use region_norm=none"

@@ -23,7 +23,7 @@ from xretrieve.data.cache import FeatureCache
 from xretrieve.evaluation.composed_vectors import asked
 from xretrieve.training.build import test_split
 from xretrieve.training.recipe import Recipe
-from xretrieve.training.recipes import list_recipes
+from xretrieve.training.recipes import list_recipes, load_recipe
 from xretrieve.training.run import Run
 from xretrieve.utils.files import read_json, write_json, write_text
 
@@ -71,13 +71,22 @@ PLAIN_ABOUT = {"progressive": "progressive, one pair of weights for each query",
 
 def rows_of(data: str) -> list[Row]:
     """The rows that a dataset has recipes for; the plain form is ``progressive`` where that reads no attributes."""
-    if recipe_name("composed", data, Row("plain")) in list_recipes():
-        return known_rows("composed", data, ROWS)
-    rows = [
-        replace(row, recipe="progressive") if "plain" in (row.name, row.recipe) else
-        replace(row, about=PLAIN_ABOUT.get(row.name, row.about)) for row in ROWS if row.name != "progressive-attributes"
-    ]  # fmt: skip
-    return known_rows("composed", data, rows)
+    rows = ROWS
+    if recipe_name("composed", data, Row("plain")) not in list_recipes():
+        rows = [
+            replace(row, recipe="progressive") if "plain" in (row.name, row.recipe) else
+            replace(row, about=PLAIN_ABOUT.get(row.name, row.about))
+            for row in ROWS if row.name != "progressive-attributes"
+        ]  # fmt: skip
+    there = known_rows("composed", data, rows)
+    return known_rows("composed", data, [row for row in there if _trains(data, row)])
+
+
+def _trains(data: str, row: Row) -> bool:
+    """Whether a stage is left: some datasets have no stage 2, so that a row without stage 3 would train nothing."""
+    stages = load_recipe(recipe_name("composed", data, row)).stages
+    skipped = [row.keys.get(f"stages.{i}.skip", stage.skip) for i, stage in enumerate(stages)]
+    return not all(skipped[1:]) or not (skipped[0] or row.start)
 
 
 class ComposedCells(Cells):

@@ -66,12 +66,16 @@ def render(
     )
 
 
-def environment() -> Any:
-    """Where the templates are found; a name that one does not know is an error."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+def environment(*packages: str) -> Any:
+    """Where the templates are found; a name that one does not know is an error.
+
+    Args:
+        packages: further packages with a folder ``templates``.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     return Environment(
-        loader=PackageLoader("xretrieve.evaluation"),
+        loader=ChoiceLoader([PackageLoader(package) for package in ("xretrieve.evaluation", *packages)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,0 +1,114 @@
+"""The local leaderboard: one JSON line for each measured model, with the recipe that makes it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xretrieve.bench.rows import Cell
+from xretrieve.bench.suites import SuiteCells, main_metrics
+from xretrieve.config import to_dict
+from xretrieve.errors import XRetrieveError
+from xretrieve.evaluation.report import Report
+from xretrieve.utils.files import locked, write_text
+
+SAME = ("fingerprint", "dataset", "split", "protocol")  # entries that agree in these are one result
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All entries, the oldest first; none where there is no file. A broken line is an error that names it."""
+    if not path.is_file():
+        return []
+    found = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            found.append({"number": number, **json.loads(text)})
+        except (json.JSONDecodeError, TypeError) as error:
+            raise XRetrieveError(f"{path}, line {number}: not valid JSON; delete that line") from error
+    return found
+
+
+def append(entries: Sequence[dict[str, Any]], path: Path) -> list[int]:
+    """Add entries at the end; returns their numbers, of one that is there already its old number.
+
+    The file is written anew and renamed, by one process at a time: it is whole at every moment.
+    """
+    with locked(path.with_name(f".{path.name}.lock")):
+        there = read(path)
+        numbers = []
+        for entry in entries:
+            old = next((one["number"] for one in there if all(one[key] == entry[key] for key in SAME)), None)
+            if old is None:
+                old = len(there) + 1
+                there.append({"number": old, **entry})
+            numbers.append(old)
+        lines = [json.dumps({k: v for k, v in one.items() if k != "number"}, ensure_ascii=False) for one in there]
+        write_text(path, "".join(f"{line}\n" for line in lines))
+    return numbers
+
+
+def entries(cells: SuiteCells) -> list[dict[str, Any]]:
+    """An entry for each model that a suite has measured, those that others start from first."""
+    told = []
+    for row in cells.rows:
+        for seed in sorted(seed for name, seed in cells.finished() if name == row.name):
+            cell, folder = cells.cell(row.name, seed), cells.place(row.name, seed)
+            recipe = to_dict(cells.recipe(row, seed))
+            told.append(_entry(cell, row.recipe, "trained", folder, seed=seed, recipe=recipe))
+    for one in cells.ready:
+        if (cells.out / "ready" / one.folder / "report.json").is_file():
+            own = one.like.dataset
+            command = f"xretrieve evaluate {one.model} --dataset {own.name} --protocol {one.like.protocol}"
+            told.append(_entry(cells.measure(one), one.model, "zero-shot", cells.out / "ready" / one.folder,
+                               command=command))  # fmt: skip
+    return told
+
+
+def _entry(
+    cell: Cell, model: str, kind: str, folder: Path, seed: int | None = None, recipe: dict[str, Any] | None = None,
+    command: str = "",
+) -> dict[str, Any]:  # fmt: skip
+    report: Report = cell.report
+    setting, metrics = report.metrics.setting, main_metrics(report)
+    head = report[metrics[0]]
+    return {
+        "model": model, "kind": kind, "dataset": setting.dataset, "split": setting.split, "task": report.protocol.task,
+        "protocol": setting.protocol, "setting": str(setting), "seed": seed, "metric": head.name, "value": head.value,
+        "low": head.low, "high": head.high, "values": {name: report[name].value for name in metrics},
+        "cpu_seconds": cell.cpu, "parameters": cell.parameters, "created": report.created, "versions": report.versions,
+        "fingerprint": report.matcher.get("fingerprint", ""), "folder": str(folder), "recipe": recipe,
+        "command": command,
+    }  # fmt: skip
+
+
+def shown(path: Path, data: str = "", protocol: str = "") -> list[dict[str, Any]]:
+    """Entries of a dataset or protocol, those of a protocol together, the best first."""
+    found = [one for one in read(path) if data in ("", one["dataset"]) and protocol in ("", one["protocol"])]
+    return sorted(found, key=lambda one: (one["dataset"], one["split"], one["protocol"], -one["value"]))
+
+
+def entry(number: int, path: Path) -> dict[str, Any]:
+    """One entry by its number."""
+    there = read(path)
+    if not 1 <= number <= len(there):
+        raise XRetrieveError(f"no entry {number} in {path}, which has {len(there)}; `xretrieve leaderboard` lists them")
+    return there[number - 1]
+
+
+def again(one: dict[str, Any], path: Path) -> str:
+    """How an entry is made again: its recipe as YAML under the commands, or the command alone."""
+    if not one["recipe"]:
+        return f"{one['command']}\n"
+    number, begins = one["number"], one["recipe"].get("start")
+    lines = [f"# {one['model']}, seed {one['seed']}: {one['metric']} {one['value']:.2f}; {one['setting']}"]
+    if begins:
+        before = next((other["number"] for other in read(path) if other["folder"] == begins), None)
+        if before is not None:
+            lines += [f"# xretrieve leaderboard show {before} > start.yaml",
+                      f"# xretrieve train start.yaml --out {begins}"]  # fmt: skip
+    lines += [f"# xretrieve leaderboard show {number} > row.yaml", "# xretrieve train row.yaml --out runs/again"]
+    return "\n".join(lines) + "\n" + yaml.safe_dump(one["recipe"], sort_keys=False, allow_unicode=True)

@@ -1,0 +1,63 @@
+"""``xretrieve leaderboard``: what `xretrieve bench` has measured on this machine, and how to make a row again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+LEADERBOARD = Path("runs/leaderboard.jsonl")
+File = Annotated[Path, typer.Option(help="The leaderboard file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+app = typer.Typer(add_completion=False)
+
+
+@app.callback(invoke_without_command=True)
+def rows(
+    context: typer.Context,
+    data: Annotated[str, typer.Option(help="Only this dataset.")] = "",
+    protocol: Annotated[str, typer.Option(help="Only this protocol.")] = "",
+    file: File = LEADERBOARD,
+    as_json: Json = False,
+) -> None:
+    """Print what was measured, the best first; `xretrieve leaderboard show N` says how row N is made again."""
+    if context.invoked_subcommand is not None:
+        return
+    from xretrieve.bench.leaderboard import shown
+
+    found = shown(file, data, protocol)
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    if not found:
+        print(f"nothing in {file}{' of that kind' if data or protocol else ''}; `xretrieve bench SUITE` fills it")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("row", "protocol", "model", "kind", "seed", "metric", "value", "CPU s", "parameters", "made"):
+        table.add_column(heading, justify="right" if heading in ("row", "value", "CPU s", "parameters") else "left")
+    for one in found:
+        span = "" if one["low"] is None else f" [{one['low']:.1f}, {one['high']:.1f}]"
+        table.add_row(str(one["number"]), f"{one['dataset']}/{one['split']}, {one['protocol']}", one["model"],
+                      one["kind"], "" if one["seed"] is None else str(one["seed"]), one["metric"],
+                      f"{one['value']:.1f}{span}", f"{one['cpu_seconds']:.0f}" if one["cpu_seconds"] else "",
+                      f"{one['parameters']:,}" if one["parameters"] else "", one["created"][:10])  # fmt: skip
+    Console().print(table)
+
+
+@app.command()
+def show(
+    number: Annotated[int, typer.Argument(help="Of the row, first column of `xretrieve leaderboard`.")],
+    file: File = LEADERBOARD,
+    as_json: Json = False,
+) -> None:
+    """Print the recipe of a row, with the commands that train it again; of a pretrained model the command alone."""
+    from xretrieve.bench.leaderboard import again, entry
+
+    one = entry(number, file)
+    print(json.dumps(one, indent=2, ensure_ascii=False) if as_json else again(one, file), end="\n" if as_json else "")

@@ -19,6 +19,8 @@ import importlib.util
 import os
 import platform
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -43,14 +45,15 @@ from xretrieve.version import __version__
 WORDS = "dog man snow beach child red blue water grass bike runs jumps sits two black white street ball".split()
 MADE = 2000  # pictures that are made at a time
 K = 10
+RECALLED = 25  # queries that the recall of an index is measured with
 FAISS = {"flat": "faiss-flat", "hnsw": "hnsw"}  # what is told beside each index of a gallery
 
 
 @torch.inference_mode()
 def tiled(
-    source: Gallery, size: int, index: str, noise: float, folder: Path, length: int = 0
+    source: Gallery, size: int, noise: float, folder: Path, length: int = 0
 ) -> tuple[Gallery, dict[str, float]]:
-    """A gallery of ``size`` pictures like those of ``source``; the seconds of its parts, and bytes per picture.
+    """A gallery of ``size`` pictures like those of ``source``, with an exact index; the seconds that this took.
 
     length: tokens of each picture; 0 as many as there are.
     """
@@ -70,18 +73,40 @@ def tiled(
         vectors[start : start + len(rows)] = vector.numpy()
         spool.append(tokens)
     made = time.perf_counter()
-    info, place = store.info, folder / f"{size}-{index}.xr"
+    info, place = store.info, folder / f"{size}.xr"
     place.mkdir()
-    new = Store.create(place, info["dim"], info["matcher"], {"name": index, "options": {}}, coarse=info["coarse"],
+    flat = {"name": "flat", "options": {}}
+    new = Store.create(place, info["dim"], info["matcher"], flat, coarse=info["coarse"],
                        tokens={**info["tokens"], "dim": spool.dim})  # fmt: skip
     new.change(items=[Item(str(row)) for row in range(size)], vectors=vectors, tokens=spool, failed=[])
-    written = time.perf_counter()
-    GalleryIndex(new).write()  # with the recall of an approximate one
-    bytes_ = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-    recall = new.info["index"].get("recall", {"value": 1.0})["value"]
-    told = {"recall": recall, "made_s": made - begun, "write_s": written - made, "disk_bytes": bytes_ / size,
-            "index_s": time.perf_counter() - written}  # fmt: skip
+    told = {"made_s": made - begun, "write_s": time.perf_counter() - made}
     return Gallery(Store.open(place), source.matcher, source.coarse), told
+
+
+def indexed(gallery: Gallery, index: str) -> tuple[Gallery, dict[str, float]]:
+    """The same gallery with another index; the seconds that this takes, and bytes per picture on disk."""
+    store = Store.open(gallery.path)
+    store.change(index={"name": index, "options": {}})
+    begun = time.perf_counter()
+    GalleryIndex(store).write()
+    told = {"index_s": time.perf_counter() - begun}
+    store.clean()
+    bytes_ = sum(path.stat().st_size for path in gallery.path.rglob("*") if path.is_file())
+    told |= {"disk_bytes": bytes_ / len(store), "memory_bytes": held(gallery.path) / len(store)}
+    return Gallery(Store.open(gallery.path), gallery.matcher, gallery.coarse), told
+
+
+def recall(gallery: Gallery, texts: list[str]) -> float:
+    """Share of the exact best 10 of the first stage that a search of these texts finds."""
+    store, coarse, same = Store.open(gallery.path), gallery.coarse or gallery.matcher, []
+    rows = store.live()
+    for text in texts:
+        query = coarse.encode_query(Text(text), coarse=True).pooled.numpy()
+        pieces = [query @ store.vectors(rows[start : start + 50 * MADE]).T for start in range(0, len(rows), 50 * MADE)]
+        best = rows[np.argsort(-np.concatenate(pieces, 1)[0], kind="stable")[:K]]
+        found = {store.rows[id_] for id_ in gallery.search(text, K, rerank=0).ids}
+        same.append(len(found & set(best.tolist())) / len(best))
+    return float(np.mean(same))
 
 
 def _longer(tokens: Tokens, length: int, noise: float, random: torch.Generator) -> Tokens:
@@ -106,20 +131,38 @@ def sentences(many: int) -> list[str]:
     return [" ".join(chance.choice(WORDS, 4, replace=False)) for _ in range(many)]
 
 
-def held(gallery: Gallery, source: Gallery, text: str) -> float:
-    """Bytes of this process's own memory that an opened gallery takes once it was searched; files that are mapped into
-    memory do not count."""
-    before = _own_bytes()
-    opened = Gallery.open(gallery.path, source.matcher, source.coarse)
-    opened.search(text, K, rerank=0)
-    return max(0.0, _own_bytes() - before)
+HELD = """
+import sys
+import numpy as np
+from pathlib import Path
+from xretrieve.gallery_index import GalleryIndex
+from xretrieve.gallery_store import Store
+
+def own():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+def search(folder):
+    store = Store.open(folder)
+    index = GalleryIndex(store)
+    index.search(store.vectors(store.live()[:1]), 10)
+    return store, index
+
+few = search(sys.argv[2])  # what the first search loads is not the gallery's
+before = own()
+kept = search(sys.argv[1])
+print(own() - before)
+"""
 
 
-def _own_bytes() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return 1024.0 * int(line.split()[1])
-    raise OSError("no RssAnon in /proc/self/status")
+def held(gallery: Path) -> float:
+    """Bytes of its own memory that a new process needs for an opened gallery once it was searched, the models apart;
+    files that are mapped into memory do not count."""
+    with tempfile.TemporaryDirectory() as place:
+        few = Store.create(place, 2, {"name": "few"}, {"name": "flat", "options": {}})
+        few.change(items=[Item(str(row)) for row in range(20)], vectors=np.eye(20, 2, dtype=np.float32), failed=[])
+        command = [sys.executable, "-c", HELD, str(gallery), place]
+        return max(0.0, float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
 def waits(searches: list[Callable[[str], Any]], texts: list[str]) -> dict[str, float]:
@@ -201,9 +244,10 @@ def measure(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     has_faiss = importlib.util.find_spec("faiss") is not None
     for size in a.sizes:
+        gallery, made = tiled(source, size, a.noise, folder, a.tokens)
         for index in a.indexes:
-            gallery, told = tiled(source, size, index, a.noise, folder, a.tokens)
-            told["memory_bytes"] = held(gallery, source, texts[0]) / size
+            gallery, told = indexed(gallery, index)
+            told |= {**made, "recall": recall(gallery, texts[:RECALLED])}
             for rerank in a.reranks:
                 def search(text: str, gallery: Gallery = gallery, rerank: int = rerank) -> Any:
                     return gallery.search(text, K, rerank=rerank, blend=1)
@@ -216,7 +260,7 @@ def measure(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 whole = [len(gallery)] * (len(gallery) <= a.maxsim_all)
                 others += late_interaction(gallery, texts, [k for k in a.reranks if k] + whole)
             rows += [{"size": size, **row} for row in others]
-            shutil.rmtree(gallery.path)
+        shutil.rmtree(gallery.path)
     return {
         "index": str(a.index), "head": source.matcher.name, "tokens": max(Store.open(a.index).longest, a.tokens),
         "token_width": source.info["tokens"]["dim"], "width": source.info["dim"], "model": model, "rows": rows,

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("timm")
 
-from benchmarks.speed.search import main, tiled  # noqa: E402
+from benchmarks.speed.search import indexed, main, recall, tiled  # noqa: E402
 from tests.gallery_fakes import noise_photos, tiny_matcher  # noqa: E402
 from xretrieve.gallery import Gallery  # noqa: E402
 from xretrieve.gallery_store import Store  # noqa: E402
@@ -26,7 +26,8 @@ def gallery(tmp_path_factory):
 
 
 def test_without_noise_every_copy_scores_as_its_picture(gallery, tmp_path):
-    large, told = tiled(gallery, 15, "flat", 0.0, tmp_path)
+    large, _ = tiled(gallery, 15, 0.0, tmp_path)
+    large, told = indexed(large, "flat")
     scores = dict(zip(gallery.ids, gallery.search("a red dog", k=6).scores, strict=False))
     ranking = large.search("a red dog", k=15)
     by_row = {int(hit.id): hit.score for hit in ranking}
@@ -35,8 +36,22 @@ def test_without_noise_every_copy_scores_as_its_picture(gallery, tmp_path):
         assert score == pytest.approx(by_row[row % 6], rel=1e-3), "copies are alike"
 
 
+def test_an_index_is_changed_and_its_recall_is_that_of_the_texts(gallery, tmp_path):
+    pytest.importorskip("faiss")
+    large, _ = tiled(gallery, 40, 0.1, tmp_path)
+    exact = large.search("a red dog", k=10, rerank=0).ids
+    approximate, told = indexed(large, "hnsw")
+    assert approximate.info["index"]["name"] == "hnsw" and told["memory_bytes"] >= 0 < told["disk_bytes"]
+    found = approximate.search("a red dog", k=10, rerank=0).ids
+    assert recall(approximate, ["a red dog"]) == len(set(found) & set(exact)) / 10
+    large, _ = indexed(large, "flat")
+    assert recall(large, ["a red dog"]) == 1
+    large.remove(exact[:4])
+    assert recall(large, ["a red dog"]) == 1, "what is gone does not count"
+
+
 def test_pictures_get_as_many_tokens_as_are_asked_for(gallery, tmp_path):
-    store = Store.open(tiled(gallery, 7, "flat", 0.1, tmp_path, 20)[0].path)
+    store = Store.open(tiled(gallery, 7, 0.1, tmp_path, 20)[0].path)
     own = Store.open(gallery.path).tokens([0]).local[0]
     longer = store.tokens([0]).local[0]
     assert store.longest == len(longer) == 20 and (longer[: len(own)] == own).all(), "its own tokens come first"

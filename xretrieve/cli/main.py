@@ -21,8 +21,10 @@ VERBS = {
     "evaluate": ("xretrieve.cli.evaluate", "Evaluate a run or a pretrained model under a named protocol."),
     "compare": ("xretrieve.cli.compare", "Compare two evaluated runs with a paired bootstrap."),
     "import": ("xretrieve.cli.import_", "Turn a published checkpoint (SCAN, SGRAF, HMRN, ...) into a run folder."),
+    "export": ("xretrieve.cli.export", "Share a run: a folder, ONNX graphs, or a model of the Hugging Face Hub."),
     "data": ("xretrieve.cli.data", "List, check, prepare and show datasets."),
-    "bench": ("xretrieve.cli.bench", "Run a benchmark suite; `bench demo` needs no data."),
+    "bench": ("xretrieve.cli.bench", "Measure: demo (needs no data), the papers' claims, or every model of a dataset."),
+    "leaderboard": ("xretrieve.cli.leaderboard", "What `bench` has measured here, and how to make a row again."),
     "doctor": ("xretrieve.cli.doctor", "Say what is installed, what is missing and what to do about it."),
 }
 

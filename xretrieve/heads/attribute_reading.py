@@ -8,7 +8,7 @@ attribute: of "the same in red" the text gives the colour and the image everythi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,7 +135,10 @@ class AttributeReading(nn.Module):
         with torch.autocast(query.device.type, enabled=False):
             return self.log_scale.exp() * self.length * query.float() @ target.float().T
 
-    def loss(self, raw: Tensor, tags: Sequence[str], value: Tensor, known: Tensor) -> Tensor:
+    def loss(
+        self, raw: Tensor, tags: Sequence[str], value: Tensor, known: Tensor,
+        join: Callable[[Tensor], Tensor] = lambda part: part,
+    ) -> Tensor:  # fmt: skip
         """How badly the values of pictures are read: cross-entropy, a mean over the known ones of each attribute, the
         sum over the attributes ().
 
@@ -143,15 +146,17 @@ class AttributeReading(nn.Module):
             raw: (N, D + A).
             tags: ``attribute=value`` of each column of the next two, those of an attribute in the order of its values.
             value, known: (N, T) bool, see :class:`~xretrieve.training.triplet_data.Tags`.
+            join: rows of this process to those of all, with gradients: the means are then over all of them.
         """
         logits = raw.float().split([self.dim, *self.sizes], 1)[1:]
         total = raw.new_zeros((), dtype=torch.float32)
         for name, given in zip(self.names, logits, strict=True):
             own = [i for i, tag in enumerate(tags) if tag.startswith(f"{name}=")]
-            here = known[:, own].all(1) & value[:, own].any(1)
-            if here.any():
-                right = value[here][:, own].int().argmax(1)
-                total = total + F.cross_entropy(given[here], right, label_smoothing=self.options.smoothing)
+            here = known[:, own].all(1) & value[:, own].any(1)  # (N,)
+            right = value[:, own].int().argmax(1)
+            each = F.cross_entropy(given, right, label_smoothing=self.options.smoothing, reduction="none")
+            wrong, count = join((each * here).sum()[None]), join(here.sum()[None].float())
+            total = total + wrong.sum() / count.sum().clamp(min=1)
         return total
 
 

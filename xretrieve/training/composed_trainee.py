@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,7 @@ class CompositionTrainee(ComposedTrainee):
             logged["label_loss"] = taught.detach()
         if told:
             assert self.head.reading is not None
-            read = self.head.reading.loss(raw_of(pictures), self.tags, *told)
+            read = self.head.reading.loss(raw_of(pictures), self.tags, *told, join=self.gather.rows)
             loss = loss + config.attribute_weight * read
             logged["attribute_loss"] = read.detach()
         return loss, logged
@@ -125,10 +125,16 @@ class Attributes(nn.Module):
     def set_epoch(self, epoch: int) -> None:
         """The same in every epoch."""
 
-    def forward(self, raw: Tensor, value: Tensor, known: Tensor) -> Tensor:
-        """Binary cross-entropy over the known entries (), 0 without any. (n,D), (n,A) and (n,A) bool."""
+    def forward(
+        self, raw: Tensor, value: Tensor, known: Tensor, join: Callable[[Tensor], Tensor] = lambda part: part
+    ) -> Tensor:
+        """Binary cross-entropy over the known entries (), 0 without any. (n,D), (n,A) and (n,A) bool.
+
+        ``join``: rows of this process to those of all, with gradients: the mean is then over all of them.
+        """
         each = F.binary_cross_entropy_with_logits(self.read(raw).float(), value.float(), reduction="none")
-        return (each * known).sum() / known.sum().clamp(min=1)
+        wrong, count = join((each * known).sum()[None]), join(known.sum()[None].float())
+        return wrong.sum() / count.sum().clamp(min=1)
 
 
 class DomainTrainee(ComposedTrainee):
@@ -167,15 +173,18 @@ class DomainTrainee(ComposedTrainee):
             loss, logged = self.matched(text.pooled, own.pooled, duplicates[0], single=True)
             total, logged = total + loss, logged | {"t2i_loss": loss.detach()}
             if self.head.reading is not None and "attributes" in self.config.tasks:  # words for values, too
-                read = self.head.reading.loss(raw_of(text), self.tags, *images[1:])
+                read = self.head.reading.loss(raw_of(text), self.tags, *images[1:], join=self.gather.rows)
                 total, logged = total + self.config.attribute_weight * read, logged | {"text_loss": read.detach()}
         if "i2i" in tasks:
             loss, stats = self.matched(pictures[count:].pooled, own.pooled, duplicates[1], single=True)
             total, logged = total + self.config.i2i_weight * loss, {**stats, **logged, "i2i_loss": loss.detach()}
         if "attributes" in self.config.tasks:
-            raw, told = raw_of(own), images[1:]
+            raw, told, join = raw_of(own), images[1:], self.gather.rows
             reading = self.head.reading
-            loss = self.attributes(raw, *told) if reading is None else reading.loss(raw, self.tags, *told)
+            if reading is None:
+                loss = self.attributes(raw, *told, join=join)
+            else:
+                loss = reading.loss(raw, self.tags, *told, join=join)
             total = total + self.config.attribute_weight * loss
             logged["attribute_loss"] = loss.detach()
         return total, logged

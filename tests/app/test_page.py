@@ -153,6 +153,22 @@ def test_why_shows_heat_that_changes_with_the_word_and_closes(page, site, served
     assert page.evaluate("document.activeElement.className") == "why", "the result that was looked at has the focus"
 
 
+def test_what_is_weak_and_what_the_first_stage_alone_placed_is_said(page, served_photos, served, tmp_path):
+    gallery = Gallery.build(served.matcher, served_photos, tmp_path / "weak.xr", coarse=served.coarse)
+    gallery.keep_cascade({"rerank": 5, "blend": 1.0, "coarse": [0, 1], "head": [0, 1], "weak": 1e6})
+    with serving(gallery) as place:
+        page.goto(f"{place}?q=a+red+dog")
+        found(page)
+        assert "nothing fits well" in page.inner_text("#status")
+        page.goto(f"{place}?q=a+red+dog&q=snow")
+        found(page)
+        assert "does not take this kind" in page.inner_text("#status")
+        assert "nothing fits" not in page.inner_text("#status")
+        page.click(".card .why >> nth=0")
+        page.wait_for_selector("#why-parts tr")
+        assert "The fast first stage sees each picture as a whole" in page.inner_text("#why-note")
+
+
 def test_the_keyboard_alone_is_enough(page, site):
     page.goto(f"{site}?q={QUERY}")
     ids = found(page)

@@ -61,7 +61,8 @@ function tell(told, hit) {
     words();
     choose(-1);
   } else if (told.parts.length) {
-    byId("why-note").textContent = "This model sees each picture as a whole: how well each part fits is all it can tell.";
+    const who = hit.exact ? "This model" : "The fast first stage";
+    byId("why-note").textContent = `${who} sees each picture as a whole: how well each part fits is all it can tell.`;
   }
 }
 

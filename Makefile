@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-slow lint bench-speed clean
+.PHONY: help demo test test-slow lint coverage docs bench-speed clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /  -  /'
@@ -23,8 +23,19 @@ test: $(VENV)/.installed  ## the fast tests, offline
 test-slow: $(VENV)/.installed  ## the slow tests too
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not gpu'
 
-lint: $(VENV)/.installed  ## ruff
+lint: $(VENV)/.installed  ## ruff and mypy
 	$(BIN)/ruff check xretrieve tests benchmarks
+	$(BIN)/mypy
+
+coverage: $(VENV)/.installed  ## the fast tests with the share of lines that they run, in htmlcov/
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov=xretrieve --cov-report=term:skip-covered --cov-report=html
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs  ## the documentation as a site, in site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:  ## remove the environment
 	rm -rf $(VENV)

@@ -109,7 +109,7 @@ def test_every_backbone_option_is_explained() -> None:
         assert options <= documented, f"{source}: docs/backbones.md lacks {sorted(options - documented)}"
 
 
-PAGES = [page for pattern in ("*.md", "docs/*.md", "tasks/*/*.md") for page in sorted(ROOT.glob(pattern))]
+PAGES = [page for pattern in ("*.md", "docs/**/*.md", "tasks/*/*.md") for page in sorted(ROOT.glob(pattern))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -33,13 +33,13 @@ def attention_of(
         - ``of``: "words"; of a query set (:func:`xretrieve.explain.sets.set_told`) "sentences", which stand as words.
         - ``words``: W strings; markers and unknown words in angle brackets.
         - ``regions``: R. ``layout``: :meth:`Layout.to_dict`, or None.
-        - ``streams``: per stream of the head ``weights`` and ``match``. In ``t2i`` words look at regions: ``weights``
-          is W lists of R numbers that sum to 1. In ``i2t`` regions look at words: R lists of W numbers that sum to 1.
-          ``match`` is the cosine between what looks and the mixture that it looks at: how well each word is found in
-          the picture, how well each region is described by the text.
+        - ``streams``: per stream of the head ``weights`` and ``match`` (below).
         - ``map``: per stream R numbers that sum to 1, one heat for the whole text. ``t2i``: the words' weights, each
-          word counted by its match. ``i2t``: the regions' matches.
+            word counted by its match. ``i2t``: the regions' matches.
 
+        In ``t2i`` words look at regions: ``weights`` is W lists of R numbers that sum to 1. In ``i2t`` regions look at
+        words: R lists of W numbers that sum to 1. ``match`` is the cosine between what looks and the mixture that it
+        looks at: how well each word is found in the picture, how well each region is described by the text.
         Padded regions (between real ones) have zeros.
     """
     text, image = text.trim(), image.trim()

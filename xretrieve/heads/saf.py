@@ -109,8 +109,10 @@ class SAF(StreamHead):
         saf_norm: ``caption`` (published) or ``batch``, see :class:`Filtration`. ``batch`` computes every pair twice in
             training.
         temperature: lambda of the cross-attention; default 9 for t2i and 4 for i2t.
-        dim, sim_dim, region_norm, regions, dropout, image_project, text_project, image_norm, text_norm, image_dropout,
-            text_dropout, train_on, coarse, residual, use_pooled, text_hidden: as in :class:`xretrieve.heads.sgr.SGR`.
+        dim, sim_dim, region_norm, regions, dropout, image_project, text_project: as in
+            :class:`xretrieve.heads.sgr.SGR`.
+        image_norm, text_norm, image_dropout, text_dropout, train_on, coarse: the same.
+        residual, use_pooled, text_hidden: the same.
 
     Scores are logits.
     """

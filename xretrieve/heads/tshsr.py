@@ -84,8 +84,10 @@ class TSHSR(StreamHead):
         aux_weight: of each of these two losses; the fused score's weighs 1.
         lambda_t2i, lambda_i2t: temperatures of the cross-attention.
         saf_norm: for ``readout="saf"``, see :class:`xretrieve.heads.saf.Filtration`.
-        dim, sim_dim, region_norm, regions, dropout, image_project, text_project, image_norm, text_norm, image_dropout,
-            text_dropout, train_on, coarse, residual, use_pooled, text_hidden: as in :class:`xretrieve.heads.sgr.SGR`.
+        dim, sim_dim, region_norm, regions, dropout, image_project, text_project: as in
+            :class:`xretrieve.heads.sgr.SGR`.
+        image_norm, text_norm, image_dropout, text_dropout, train_on, coarse: the same.
+        residual, use_pooled, text_hidden: the same.
 
     Scores are logits (with mean fusion the exact logit of the mean probability).
     """

@@ -34,7 +34,7 @@ $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@
 
-docs: $(VENV)/.docs  ## the documentation as a site, in site/index.html
+docs: $(VENV)/.docs  ## the documentation as a site (to search it: python3 -m http.server -d site)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:  ## remove the environment

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xretrieve.cli.options import AsJson, CandidateModel, GalleryModel, ModelWeights
+
 if TYPE_CHECKING:
     from xretrieve.ranking import Hit, Ranking
 
@@ -35,10 +37,10 @@ def explain(
     rerank: Annotated[
         str | None, typer.Option(help="As in `xretrieve search`: a number of candidates, or all.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The run that made the gallery, where it was moved.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights file of --model, where it was made with one.")] = None,
-    coarse: Annotated[str | None, typer.Option(help="The run it takes candidates from, where it was moved.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    model: GalleryModel = None,
+    weights: ModelWeights = None,
+    coarse: CandidateModel = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say which words found which regions of one result (or what each detail scored), and draw it over the picture."""
     from xretrieve.cli.search import make_query, open_gallery, parse_rerank, parse_where

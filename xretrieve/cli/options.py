@@ -1,11 +1,22 @@
-"""Options that take several values after one another: ``--seeds 0 1 2`` as well as ``--seeds 0 --seeds 1``."""
+"""Options that several verbs take, and options of several values: ``--seeds 0 1`` as well as ``--seeds 0 --seeds 1``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from typer.core import TyperCommand
+
+GalleryModel = Annotated[
+    str | None, typer.Option(help="The run or model that made the gallery, where it is no longer at its place.")
+]
+ModelWeights = Annotated[Path | None, typer.Option(help="Weights file of --model, where it was made with one.")]
+CandidateModel = Annotated[
+    str | None, typer.Option(help="The run the candidates come from, where it is no longer at its place.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
 def spread(args: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xretrieve.cli.options import AsJson, CandidateModel, GalleryModel, ModelWeights
+
 if TYPE_CHECKING:
     from xretrieve.gallery import Gallery
     from xretrieve.query import Query
@@ -66,14 +68,10 @@ def search(
         ),
     ] = "",
     html: Annotated[Path | None, typer.Option(help="Also write one page with the pictures.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="The run or model that made the gallery, where it is no longer at its place.")
-    ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights file of --model, where it was made with one.")] = None,
-    coarse: Annotated[
-        str | None, typer.Option(help="The run the candidates come from, where it is no longer at its place.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    model: GalleryModel = None,
+    weights: ModelWeights = None,
+    coarse: CandidateModel = None,
+    as_json: AsJson = False,
 ) -> None:
     """Search with a text, several texts (--and), a picture (--image), or a picture and a change."""
     from xretrieve.errors import XRetrieveError

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from xretrieve.cli.options import CandidateModel, GalleryModel, ModelWeights
+
 app = typer.Typer(add_completion=False)
 
 
@@ -24,13 +26,9 @@ def serve(
         list[str] | None,
         typer.Option("--option", "-o", metavar="KEY=VALUE", help="A limit, e.g. -o max_k=500 (docs/serve.md)."),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="The run or model that made the gallery, where it is no longer at its place.")
-    ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights file of --model, where it was made with one.")] = None,
-    coarse: Annotated[
-        str | None, typer.Option(help="The run the candidates come from, where it is no longer at its place.")
-    ] = None,
+    model: GalleryModel = None,
+    weights: ModelWeights = None,
+    coarse: CandidateModel = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as JSON.")] = False,
 ) -> None:
     """Serve a search page and a REST API until Ctrl-C."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xretrieve.cli.options import AsJson, CandidateModel, GalleryModel, ModelWeights
+
 if TYPE_CHECKING:
     from xretrieve.data.base import RetrievalDataset
     from xretrieve.gallery import Gallery
@@ -28,10 +30,10 @@ def tune(
     most_lost: Annotated[
         float, typer.Option(help="Points of recall that leaving candidates out may cost; less is asked for.")
     ] = 0.1,
-    model: Annotated[str | None, typer.Option(help="The run that made the gallery, where it was moved.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights file of --model, where it was made with one.")] = None,
-    coarse: Annotated[str | None, typer.Option(help="The run it takes candidates from, where it was moved.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    model: GalleryModel = None,
+    weights: ModelWeights = None,
+    coarse: CandidateModel = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure both stages on validation data, and keep the best way to combine them in the index."""
     from xretrieve.cli.search import open_gallery

@@ -1,4 +1,4 @@
-"""Options that several verbs take, and options of several values: ``--seeds 0 1`` as well as ``--seeds 0 --seeds 1``."""
+"""Options that several verbs take, and options of several values: ``--seeds 0 1``, as ``--seeds 0 --seeds 1``."""
 
 from __future__ import annotations
 

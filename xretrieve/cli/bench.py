@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from xretrieve.cli.leaderboard import LEADERBOARD
 from xretrieve.cli.options import several
+from xretrieve.utils.allocation import keep_freed_memory
 
 LIST = "Name the suites, their protocols, and what of their data is missing."
 OUT = Path("runs/bench")
@@ -41,6 +42,7 @@ def suites(
     SUITE is a dataset; its recipes are trained and measured, and pretrained models beside them.
     """
     if context.invoked_subcommand is not None:
+        keep_freed_memory()
         return
     if not list_:
         typer.echo(context.get_help())

@@ -38,6 +38,9 @@ def train(
     if recipe is None:
         raise XRetrieveError("which recipe? `xretrieve train --list` names them")
     from xretrieve.training import train as run_training
+    from xretrieve.utils.allocation import keep_freed_memory
+
+    keep_freed_memory()
 
     run = run_training(
         recipe,

@@ -79,7 +79,7 @@ def run_demo(
     chosen = [load_recipe(name, overrides) for name in recipes]
     _open(out)
     write_json(out / MARKER, {"recipes": list(recipes), "overrides": overrides or []})
-    runs = []
+    runs: list[Run] = []
     for recipe in chosen:
         if runs and recipe.task in WARM and (recipe.task != "image_text" or recipe.stages[0].loss is None):
             _warm_start(recipe, runs[0])

@@ -35,19 +35,23 @@ def rows(
     if not found:
         print(f"nothing in {file}{' of that kind' if data or protocol else ''}; `xretrieve bench SUITE` fills it")
         return
+    from itertools import groupby
+
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
-    for heading in ("row", "protocol", "model", "kind", "seed", "metric", "value", "CPU s", "parameters", "made"):
-        table.add_column(heading, justify="right" if heading in ("row", "value", "CPU s", "parameters") else "left")
-    for one in found:
-        span = "" if one["low"] is None else f" [{one['low']:.1f}, {one['high']:.1f}]"
-        table.add_row(str(one["number"]), f"{one['dataset']}/{one['split']}, {one['protocol']}", one["model"],
-                      one["kind"], "" if one["seed"] is None else str(one["seed"]), one["metric"],
-                      f"{one['value']:.1f}{span}", f"{one['cpu_seconds']:.0f}" if one["cpu_seconds"] else "",
-                      f"{one['parameters']:,}" if one["parameters"] else "", one["created"][:10])  # fmt: skip
-    Console().print(table)
+    for title, group in groupby(found, lambda one: f"{one['dataset']}/{one['split']}, protocol {one['protocol']}"):
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for heading in ("row", "model", "seed", "metric", "value", "CPU s"):
+            right = heading in ("row", "value", "CPU s")
+            table.add_column(heading, justify="right" if right else "left", overflow="fold")
+        for one in group:
+            span = "" if one["low"] is None else f"\n{one['low']:.1f}..{one['high']:.1f}"
+            table.add_row(str(one["number"]), one["model"], "" if one["seed"] is None else str(one["seed"]),
+                          one["metric"], f"{one['value']:.1f}{span}",
+                          f"{one['cpu_seconds']:.0f}" if one["cpu_seconds"] else "")  # fmt: skip
+        Console().print(table)
 
 
 @app.command()

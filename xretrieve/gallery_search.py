@@ -28,7 +28,7 @@ from xretrieve.query import Query
 from xretrieve.tokens import Prepared
 
 RERANKED = 100  # candidates that are scored exactly, unless a search says otherwise
-READ = 64 * 2**20  # bytes of tokens (as float32) that are read from the disk at once
+READ = 16 * 2**20  # bytes of tokens (as float32) that are read from the disk at once; more costs more memory and time
 ALL, AUTO = "all", "auto"
 WEAK = "nothing fits well: 99 of 100 validation queries find a better score; try other words"
 EXACT = ("flat", "faiss-flat")  # indexes that approximate nothing

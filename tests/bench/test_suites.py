@@ -101,11 +101,11 @@ BOARD = Path("runs/leaderboard.jsonl")
 
 
 def line(**keys: Any) -> dict[str, Any]:
+    empty = dict.fromkeys(("seed", "low", "high", "cpu_seconds", "parameters", "recipe"))
     entry = {"model": "m", "kind": "zero-shot", "dataset": "flickr8k", "split": "test", "protocol": "flickr-1k",
-             "setting": "s", "seed": None, "metric": "rsum", "value": 1.0, "low": None, "high": None,
-             "cpu_seconds": None, "parameters": None, "created": "2026-01-01T00:00:00Z", "fingerprint": "x", "folder": "f", "recipe": None,
-             "command": f"xretrieve evaluate {keys.get('model', 'm')} --dataset flickr8k"}  # fmt: skip
-    return entry | keys
+             "setting": "s", "metric": "rsum", "value": 1.0, "created": "2026-01-01T00:00:00Z", "fingerprint": "x",
+             "folder": "f", "command": f"xretrieve evaluate {keys.get('model', 'm')} --dataset flickr8k"}  # fmt: skip
+    return empty | entry | keys
 
 
 def test_appending_keeps_what_is_there_and_a_broken_line_is_named(here: Path) -> None:

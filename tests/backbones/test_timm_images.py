@@ -58,6 +58,15 @@ def test_save_and_load_give_equal_outputs_and_fingerprint(pictures, tmp_path):
     assert torch.equal(again.encode(pictures).local, backbone.encode(pictures).local)
 
 
+def test_a_backbone_made_in_inference_mode_has_the_same_fingerprint():
+    torch.manual_seed(0)
+    plain = create_backbone("timm:test_resnet", pretrained=False, size=32, frozen=True)
+    with torch.inference_mode():
+        torch.manual_seed(0)
+        other = create_backbone("timm:test_resnet", pretrained=False, size=32, frozen=True)
+        assert other.fingerprint() == plain.fingerprint()
+
+
 def test_fingerprint_changes_with_weights_and_preprocessing(tmp_path):
     one = create_backbone("timm:resnet18", frozen=True, **CNN)
     one.save(tmp_path / "one")

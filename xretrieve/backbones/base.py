@@ -143,7 +143,8 @@ class Backbone(nn.Module, ABC):
         """Hash of name, options, preprocessing, vocabulary and weights: equal fingerprints give equal tokens."""
         state = self.network.state_dict()
         # Hashing big weights takes seconds. Only frozen ones are remembered, as long as no tensor was written to.
-        key = tuple((v.data_ptr(), v._version) for v in state.values()) if self.frozen else None
+        seen = self.frozen and not any(v.is_inference() for v in state.values())  # those of inference mode do not tell
+        key = tuple((v.data_ptr(), v._version) for v in state.values()) if seen else None
         if key is None or self._hash is None or self._hash[0] != key:
             self._hash = (key, hash_state(self.network))
         about = [self.name, self.modality, self.options, self.preprocessing(), self._hash[1]]

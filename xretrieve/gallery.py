@@ -108,6 +108,12 @@ class Gallery:
         return self.info["failed"]
 
     @property
+    def gone(self) -> list[str]:
+        """Ids of pictures of which no file is left. They are found as before, until they are removed."""
+        kept = [(item.id, item.metadata.get("paths") or [item.path]) for item in self._items() if item.path]
+        return [id_ for id_, paths in kept if not any(Path(path).is_file() for path in paths)]
+
+    @property
     def ids(self) -> list[str]:
         """Ids in gallery order."""
         return [item.id for item in self._items()]

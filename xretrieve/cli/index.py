@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xretrieve.utils.allocation import keep_freed_memory
+
 if TYPE_CHECKING:
     from xretrieve.gallery import Gallery
 
@@ -21,7 +23,7 @@ COARSE = {
     "head": "candidates come from the head's own coarse space",
     "bound": "a search is exact: a bound leaves out what cannot be among the hits",
 }
-SHOWN = 10  # failed pictures that are named on the terminal
+SHOWN = 10  # failed pictures, and those that are gone, that are named on the terminal
 
 
 @app.command()
@@ -51,6 +53,9 @@ def index(
     add: Annotated[
         bool, typer.Option("--add", help="Add to the gallery: only new and changed pictures are encoded.")
     ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="With --add: remove pictures whose file is gone.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the gallery.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per step of the model.")] = 64,
     cache: Annotated[
@@ -70,6 +75,7 @@ def index(
     from xretrieve.gallery_build import check_out
     from xretrieve.matcher import load
 
+    keep_freed_memory()
     if (photos is None) == (dataset is None):
         raise XRetrieveError(
             "what should be indexed? Give a folder of pictures, or --dataset NAME"
@@ -78,6 +84,8 @@ def index(
         )
     if add and (overwrite or option or index_name != "flat"):
         raise XRetrieveError("--add keeps the gallery and its index; leave out --overwrite, --index and --option")
+    if prune and not add:
+        raise XRetrieveError("--prune removes from a gallery that is there; write --add too")
     out = out or Path((dataset or photos.resolve().name or "photos") + ".xr")  # type: ignore[union-attr]
     source: Any = photos
     if dataset is not None:
@@ -91,7 +99,11 @@ def index(
         gallery.matcher, gallery.coarse  # noqa: B018  loaded before the clock starts
         start = time.perf_counter()
         changes = gallery.add(source, batch_size=batch_size, cache=keep, progress=progress)
+        gone = gallery.gone
+        if prune:
+            gallery.remove(gone)
         done, failed = {**vars(changes), "added": len(changes.added), "replaced": len(changes.replaced)}, changes.failed
+        done |= {"gone": gone, "pruned": prune}
     else:
         check_out(out, overwrite)
         matcher, other = load(model or DEFAULT_MODEL, weights), load(coarse) if coarse else None
@@ -146,7 +158,8 @@ def _report(result: dict[str, Any], gallery: Gallery) -> None:
     about = result["index"]
     recall = about.get("recall")
     measured = (
-        f", recall@{recall['k']} against exact search {recall['value']:.4f} ({recall['queries']} {recall['kind']})"
+        f", recall@{recall['k']} against exact search {recall['value']:.4f} ({recall['queries']} {recall['kind']}"
+        + (")" if recall["kind"] == "captions" else "; texts can be found less often)")
         if recall
         else ", exact"
     )
@@ -154,7 +167,11 @@ def _report(result: dict[str, Any], gallery: Gallery) -> None:
     if result["coarse"]:
         by = "bound" if gallery.bounded else result["coarse"]["by"]
         typer.echo("  " + (COARSE[by] if by != "matcher" else f"candidates come from {result['coarse']['name']}"))
-    failed = result["failed"]
+    failed, gone = result["failed"], result.get("gone", [])
+    if gone:
+        names = ", ".join(gone[:SHOWN]) + (", ..." if len(gone) > SHOWN else "")
+        what = "removed" if result["pruned"] else "still found; --add --prune removes them"
+        typer.echo(f"  {len(gone)} picture{'s' * (len(gone) > 1)} no longer on the disk, {what}: {names}")
     if failed:
         typer.echo(f"  {len(failed)} picture{'s' * (len(failed) > 1)} could not be indexed:")
         for entry in failed[:SHOWN]:

@@ -12,7 +12,6 @@ from xretrieve.bench import composed_cells as table
 from xretrieve.bench.rows import Row, chosen
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation import Report
-from xretrieve.training.recipes import load_recipe
 
 TINY = [
     "dataset.options={train: 40, val: 12, test: 12, size: 48}", "image.options.size=48", "text.options.word_dim=8",
@@ -29,7 +28,7 @@ def test_every_row_is_a_recipe_and_what_it_starts_from_has_the_same_sides(data: 
         assert recipe.seed == 3 and recipe.name == f"composed/{data}-{row.name}-s3"
         assert not all(stage.skip for stage in recipe.stages)
         if row.start:
-            other = load_recipe(f"composed/{data}-{row.start}")
+            other = cells.recipe(cells.by_name[row.start], 3)
             assert (other.image, other.text) == (recipe.image, recipe.text)
             assert other.head is not None and recipe.head is not None
             assert other.head.options["sides"] == recipe.head.options["sides"]

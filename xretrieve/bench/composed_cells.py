@@ -59,14 +59,19 @@ ROWS = [
     Row("progressive-label", "with weight labels", "progressive", {"stages.1.composition.label": "logprob"}),
     Row("tirg-pooled", "TIRG without stage 2 on the backbone's mean alone", "tirg", direct(**POOLED)),
     Row("combiner-pooled", "Combiner without stage 2 on the backbone's mean alone", "combiner", direct(**POOLED)),
+    Row("sum-pooled", "sum after stage 2, on the backbone's mean alone", "sum", POOLED),
+    Row("dqu-pooled-staged", "DQU-CIR's gate with stage 2, on the mean alone", "dqu", POOLED, start="sum-pooled"),
+    Row("combiner-pooled-staged", "Combiner with stage 2, on the mean alone", "combiner", POOLED, start="sum-pooled"),
+    Row("tirg-pooled-staged", "TIRG with stage 2, on the mean alone", "tirg", POOLED, start="sum-pooled"),
+    Row("plain-pooled-staged", "plain progressive on the mean alone", "plain", POOLED, start="sum-pooled"),
     Row("progressive-pooled", "progressive on the backbone's mean alone", "progressive", POOLED),
 ]  # fmt: skip
-METRICS = {"products": ("mean_relaxed_r10", "mean_strict_r10", "same_model_strict_r10")}
-OPPONENTS = ("tirg-direct", "tirg-pooled", "tirg")
+METRICS = {"products": ("mean_relaxed_r10", "mean_strict_r10", "same_model_strict_r10"),
+           "scenes": ("mean_relaxed_r1", "mean_strict_r1", "mean_relaxed_r10")}  # fmt: skip
+OPPONENTS = ("tirg-direct", "tirg", "tirg-pooled", "tirg-pooled-staged")
 # where the recipe `progressive` reads no attributes, it is the plain form itself
 PLAIN_ABOUT = {"progressive": "progressive, one pair of weights for each query",
-               "progressive-direct": "the same without stage 2",
-               "progressive-pooled": "progressive, the image side's means alone"}  # fmt: skip
+               "progressive-direct": "the same without stage 2"}  # fmt: skip
 
 
 def rows_of(data: str) -> list[Row]:
@@ -83,8 +88,12 @@ def rows_of(data: str) -> list[Row]:
 
 
 def _trains(data: str, row: Row) -> bool:
-    """Whether a stage is left: some datasets have no stage 2, so that a row without stage 3 would train nothing."""
-    stages = load_recipe(recipe_name("composed", data, row)).stages
+    """Whether a stage is left: some datasets have no stage 2, so that a row without stage 3 would train nothing; and
+    whether a row that leaves earlier layers out has any to leave out."""
+    recipe = load_recipe(recipe_name("composed", data, row))
+    if POOLED.keys() <= row.keys.keys() and not (recipe.image and recipe.image.options.get("layers")):
+        return False
+    stages = recipe.stages
     skipped = [row.keys.get(f"stages.{i}.skip", stage.skip) for i, stage in enumerate(stages)]
     return not all(skipped[1:]) or not (skipped[0] or row.start)
 

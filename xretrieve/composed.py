@@ -5,7 +5,7 @@ Every name below goes into a recipe, or into the function in brackets.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ def losses() -> list[str]:
     return list_losses(TASK)
 
 
-def weight_labels(u: Tensor, s: Tensor, g: Tensor, kind: str = "logprob", **options: float) -> Tensor:
+def weight_labels(u: Tensor, s: Tensor, g: Tensor, kind: str = "logprob", **options: Any) -> Tensor:
     """Self-supervised weights (B, 2) of image and text for unit vectors of references, texts and targets, (B, D) each.
 
     See :func:`xretrieve.training.weight_labels.weight_labels`.

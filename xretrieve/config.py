@@ -46,7 +46,7 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        options = typing.get_args(hint)
+        options: Sequence[Any] = typing.get_args(hint)
         if value is None and type(None) in options:
             return None
         options = [o for o in options if o is not type(None)]

@@ -20,7 +20,7 @@ from xretrieve.backbones.base import Backbone
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.heads.base import Head
 from xretrieve.heads.tshsr import fuse_logits
-from xretrieve.matcher import Matcher, check_sets, load
+from xretrieve.matcher import Matcher, check_sets, load_one
 from xretrieve.tokens import Prepared
 from xretrieve.utils.files import atomic_folder, read_json, write_json
 
@@ -191,7 +191,7 @@ class Ensemble(nn.Module):
         names = about.get("members") if isinstance(about, dict) and about.get("format") == FORMAT else None
         if not isinstance(names, list) or any(not isinstance(n, str) or Path(n).name != n for n in names):
             raise XRetrieveError(f"{folder / FILE} is not an ensemble of format {FORMAT}")
-        members = {name: load(folder / "members" / name) for name in names}
+        members = {name: load_one(folder / "members" / name) for name in names}
         return cls(members, about.get("fusion", "mean"), str(about.get("name", "")), str(folder))
 
     # what an average of scores cannot do ---------------------------------------------------------------------------
@@ -199,27 +199,28 @@ class Ensemble(nn.Module):
     @property
     def head(self) -> Head:
         """Refused: each member has its own."""
-        self._refuse()
+        self.refuse()
 
     @property
     def image(self) -> Backbone:
         """Refused: each member has its own."""
-        self._refuse()
+        self.refuse()
 
     @property
     def text(self) -> Backbone:
         """Refused: each member has its own."""
-        self._refuse()
+        self.refuse()
 
     def encode_query(self, query: Any, coarse: bool = False) -> NoReturn:
         """Refused: see :meth:`index`."""
-        self._refuse()
+        self.refuse()
 
     def index(self, source: Any, out: str | Path, **options: Any) -> NoReturn:
         """Refused: a gallery keeps one head's tokens."""
-        self._refuse()
+        self.refuse()
 
-    def _refuse(self) -> NoReturn:
+    def refuse(self) -> NoReturn:
+        """Raise the error that says what an ensemble is for, and names its members."""
         where = [f"{self.source}/members/{name}" if self.source else name for name in self.names]
         raise XRetrieveError(
             f"{self.name!r} is an average of {len(self.names)} matchers: it can be evaluated and compared, but not "

@@ -105,7 +105,8 @@ class Gallery:
     @property
     def failed(self) -> list[dict[str, str]]:
         """Pictures that could not be indexed: ``path`` and ``reason``."""
-        return self.info["failed"]
+        failed: list[dict[str, str]] = self.info["failed"]
+        return failed
 
     @property
     def gone(self) -> list[str]:
@@ -153,7 +154,10 @@ class Gallery:
         is noted as a copy.
         """
         plan: Plan = make_plan(source, self._items())
-        items, vectors, failed, spool = [], None, [], self._store.spool()
+        spool = self._store.spool()
+        items: list[Item] = []
+        failed: list[dict[str, str]] = []
+        vectors = None
         if plan.new:
             encoder = Encoder(self.matcher, self.coarse, tokens=spool is not None)
             items, vectors, failed = encode_items(encoder, plan.new, batch_size, cache, progress, spool)

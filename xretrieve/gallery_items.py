@@ -109,7 +109,7 @@ def _plan_files(files: list[tuple[str, Path]], known: Sequence[Item]) -> Plan:
             digest = content_hash(path)
         except (OSError, XRetrieveError) as error:
             plan.failed.append(
-                {"path": str(path), "reason": error.strerror if isinstance(error, OSError) else str(error)}
+                {"path": str(path), "reason": str(error.strerror if isinstance(error, OSError) else error)}
             )
             continue
         except UnicodeEncodeError:
@@ -178,7 +178,7 @@ def _plan_dataset(dataset: RetrievalDataset, known: Sequence[Item]) -> Plan:
                 item.path, item.hash = str(path), content_hash(path)
                 item.size, item.mtime = stat.st_size, stat.st_mtime_ns
             except OSError as error:
-                plan.failed.append({"path": str(path), "reason": error.strerror})
+                plan.failed.append({"path": str(path), "reason": str(error.strerror)})
                 continue
         plan.new.append(item)
     return plan

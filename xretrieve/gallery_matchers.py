@@ -78,7 +78,7 @@ class Matchers:
         return self._loaded[key]
 
     def _load(self, key: str) -> Matcher:
-        from xretrieve.matcher import load
+        from xretrieve.matcher import load_one
 
         folder, about = self._store.folder, self._store.info[key]
         argument, option = GIVEN[key]
@@ -88,7 +88,7 @@ class Matchers:
                 f"{folder} {made} {about['name']!r}, which was never saved; pass {argument} to Gallery.open"
             )
         try:
-            return load(about["source"], **about.get("source_options", {}))
+            return load_one(about["source"], **about.get("source_options", {}))
         except XRetrieveError as error:
             raise XRetrieveError(
                 f"{folder} {made} {about['source']}, which cannot be loaded: {error} "
@@ -108,7 +108,8 @@ class Matchers:
 
 
 def identity(matcher: Matcher) -> dict[str, Any]:
-    """Name, fingerprint, and what :func:`xretrieve.load` needs to give it again; folders as absolute paths."""
+    """Name, fingerprint, what :func:`xretrieve.load` needs to give it again (folders as absolute paths), and how pictures
+    are prepared; that is in the fingerprint too."""
     source = str(getattr(matcher, "source", "") or "")
     options = getattr(matcher, "source_options", {})
     try:
@@ -116,7 +117,9 @@ def identity(matcher: Matcher) -> dict[str, Any]:
     except TypeError:  # made with Python objects: only the caller can make it again
         source, options = "", {}
     place = str(Path(source).resolve()) if source and Path(source).exists() else source
-    return {"name": matcher.name, "fingerprint": matcher.fingerprint(), "source": place, "source_options": options}
+    about = {"name": matcher.name, "fingerprint": matcher.fingerprint(), "source": place, "source_options": options}
+    image = getattr(matcher, "image", None)  # an ensemble has several
+    return about | ({"image": {"backbone": image.name, "preprocessing": image.preprocessing()}} if image else {})
 
 
 def coarse_entry(matcher: Matcher, coarse: Matcher | None, index: str) -> dict[str, Any]:

@@ -167,7 +167,7 @@ class Store:
             here = np.flatnonzero((rows >= start) & (rows < start + len(part)))
             if tokens is not None and len(here):
                 found.append((here, *tokens.read(rows[here] - start, local)))
-                if own:
+                if own and tokens.pooled is not None:
                     values = torch.from_numpy(tokens.pooled[rows[here] - start])
                     pooled = values.new_empty(len(rows), values.shape[1]) if pooled is None else pooled
                     pooled[torch.from_numpy(here)] = values
@@ -204,7 +204,7 @@ class Store:
             info: keys of ``gallery.json`` to set.
         """
         new = self.info | {"removed": self.info["removed"] + [self.rows[id_] for id_ in removed]} | info
-        part = None
+        part: dict[str, Any] | None = None
         if items or updated:
             part = {"name": f"{len(new['parts']):04d}-{uuid.uuid4().hex[:6]}", "rows": len(items)}
             array = np.zeros((0, new["dim"]), np.float32) if vectors is None else np.asarray(vectors, np.float32)
@@ -221,7 +221,7 @@ class Store:
     def compact(self, **info: Any) -> None:
         """Merge all parts into one without the removed rows (row numbers change), and delete what no longer counts."""
         live = self.live()
-        part = {"name": f"0000-{uuid.uuid4().hex[:6]}", "rows": len(live)}
+        part: dict[str, Any] = {"name": f"0000-{uuid.uuid4().hex[:6]}", "rows": len(live)}
         items = [self.items[row] for row in live]
         tokens = self.spool()
         if tokens is not None:

@@ -41,7 +41,7 @@ class TokenSpool:
     """
 
     def __init__(self, folder: Path, pooled: bool) -> None:
-        self._local: IO[bytes] = SpooledTemporaryFile(IN_MEMORY, dir=folder)
+        self._local: IO[bytes] = SpooledTemporaryFile(IN_MEMORY, dir=str(folder))
         self._masks: list[np.ndarray] = []
         self._lengths: list[np.ndarray] = []
         self._pooled: list[np.ndarray] | None = [] if pooled else None

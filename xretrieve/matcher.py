@@ -282,8 +282,8 @@ def load(name: str | Path, weights: str | Path | None = None, **options: Any) ->
 
     Args:
         name: ``runs/x`` (of a recipe with `members` an :class:`xretrieve.ensemble.Ensemble`); ``open_clip:ARCH/TAG``;
-            ``transformers:NAME_OR_FOLDER`` (CLIP, SigLIP); what `xretrieve export` wrote: a folder with weights or with ONNX
-            graphs, or ``hf-hub:OWNER/NAME[@REVISION]``.
+            ``transformers:NAME_OR_FOLDER`` (CLIP, SigLIP); what `xretrieve export` wrote: a folder with weights or with
+            ONNX graphs, or ``hf-hub:OWNER/NAME[@REVISION]``.
         weights: of a pretrained model, a local file with the weights of both towers; nothing is fetched then.
         options: for pretrained models, passed to both towers of :func:`xretrieve.create_backbone`.
     """
@@ -305,9 +305,9 @@ def load(name: str | Path, weights: str | Path | None = None, **options: Any) ->
     if isinstance(name, str) and name.startswith(HUB) and not folder.exists():
         from xretrieve.sharing.hub import fetch
 
-        matcher = load(fetch(name.removeprefix(HUB)), **options)
-        matcher.source = name
-        return matcher
+        found = load(fetch(name.removeprefix(HUB)), **options)
+        found.source = name
+        return found
     if isinstance(name, str) and ":" in name and not folder.exists():
         image = create_backbone(name, modality="image", frozen=True, **options)
         text = create_backbone(name, modality="text", frozen=True, **options)
@@ -320,3 +320,9 @@ def load(name: str | Path, weights: str | Path | None = None, **options: Any) ->
         f"no run folder {str(name)!r}; give a run folder, or a model such as "
         "'open_clip:ViT-B-32/laion2b_s34b_b79k', 'transformers:FOLDER' or 'hf-hub:OWNER/NAME'"
     )
+
+
+def load_one(name: str | Path, weights: str | Path | None = None, **options: Any) -> Matcher:
+    """As :func:`load`, for whatever takes a single model: an ensemble is an error that names its members."""
+    found = load(name, weights, **options)
+    return found if isinstance(found, Matcher) else found.refuse()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from xretrieve.errors import XRetrieveError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass
@@ -43,7 +47,7 @@ class Tokens:
             )
 
     @classmethod
-    def from_local(cls, local: Tensor, mask: Tensor | None = None) -> Tokens:
+    def from_local(cls, local: Tensor, mask: Tensor | None = None) -> Self:
         """Tokens whose pooled vector is the mean of the real local tokens. local (N,L,D), mask (N,L)."""
         if mask is None:
             mask = torch.ones(local.shape[:2], dtype=torch.bool, device=local.device)
@@ -52,7 +56,7 @@ class Tokens:
         return cls(local, mask, pooled)
 
     @classmethod
-    def from_pooled(cls, pooled: Tensor) -> Tokens:
+    def from_pooled(cls, pooled: Tensor) -> Self:
         """Tokens with no local tokens (L = 0), for models that only give one vector. pooled (N,P)."""
         n = len(pooled)
         return cls(
@@ -60,7 +64,7 @@ class Tokens:
         )
 
     @classmethod
-    def cat(cls, parts: Sequence[Tokens]) -> Tokens:
+    def cat(cls, parts: Sequence[Self]) -> Self:
         """Join batches along N, padding to the longest L."""
         if not parts:
             raise XRetrieveError("Tokens.cat: nothing to join")
@@ -81,7 +85,7 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.pooled)
 
-    def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> Tokens:
+    def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> Self:
         """Some items, still a batch (an int index is refused: it would drop the batch axis)."""
         if isinstance(rows, int):
             raise TypeError("Tokens[i] drops the batch axis; write Tokens[i : i + 1]")
@@ -89,7 +93,7 @@ class Tokens:
             rows = torch.as_tensor(rows, dtype=torch.long)
         return type(self)(self.local[rows], self.mask[rows], self.pooled[rows])
 
-    def pad_to(self, length: int) -> Tokens:
+    def pad_to(self, length: int) -> Self:
         """Zero-pad the token axis to ``length``."""
         n, now, d = self.local.shape
         if length == now:
@@ -100,7 +104,7 @@ class Tokens:
         mask = torch.cat([self.mask, self.mask.new_zeros(n, length - now)], 1)
         return type(self)(local, mask, self.pooled)
 
-    def trim(self) -> Tokens:
+    def trim(self) -> Self:
         """Cut the token axis after the last token that is real in any item (one place stays).
 
         Nothing is cut while a graph is made (torch.compile, ONNX): its shapes cannot follow what a mask says.
@@ -113,7 +117,7 @@ class Tokens:
             return self
         return type(self)(self.local[:, :length], self.mask[:, :length], self.pooled)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Tokens:
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move and cast (the mask stays bool)."""
         return type(self)(
             self.local.to(device=device, dtype=dtype),
@@ -121,7 +125,7 @@ class Tokens:
             self.pooled.to(device=device, dtype=dtype),
         )
 
-    def check_finite(self, ids: Sequence[str] | None = None) -> Tokens:
+    def check_finite(self, ids: Sequence[str] | None = None) -> Self:
         """Raise an error that names the first item with a NaN or infinite real value; returns self."""
         bad = ~torch.isfinite(self.local).all(-1)  # (N,L)
         bad = (bad & self.mask).any(1) | ~torch.isfinite(self.pooled).all(-1)
@@ -151,7 +155,7 @@ class Prepared(Tokens):
     extra: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def cat(cls, parts: Sequence[Prepared]) -> Prepared:  # type: ignore[override]
+    def cat(cls, parts: Sequence[Self]) -> Self:
         """Join batches along N, padding to the longest L; all must carry the same extras."""
         joined = super().cat(parts)
         for part in parts:
@@ -164,28 +168,28 @@ class Prepared(Tokens):
         extra = {name: torch.cat([part.extra[name] for part in padded]) for name in parts[0].extra}
         return cls(joined.local, joined.mask, joined.pooled, extra)
 
-    def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> Prepared:
+    def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> Self:
         """Some items, still a batch."""
         chosen = super().__getitem__(rows)
         if not isinstance(rows, (slice, Tensor)):
             rows = torch.as_tensor(rows, dtype=torch.long)
         return self._with(chosen, lambda x: x[rows])
 
-    def pad_to(self, length: int) -> Prepared:
+    def pad_to(self, length: int) -> Self:
         """Zero-pad the token axis to ``length``."""
         more = length - self.local.shape[1]
         padded = super().pad_to(length)
         return self._with(padded, lambda x: torch.nn.functional.pad(x, (0, more) * (x.ndim - 1))) if more else self
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Prepared:
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move and cast (the mask stays bool)."""
         return self._with(super().to(device, dtype), lambda x: x.to(device=device, dtype=dtype))
 
-    def trim(self) -> Prepared:
+    def trim(self) -> Self:
         """Cut the token axis as :meth:`Tokens.trim` does."""
         cut = super().trim()
-        places = slice(cut.local.shape[1])
-        return self if cut is self else self._with(cut, lambda x: x[(slice(None), *[places] * (x.ndim - 1))])
+        places = (slice(cut.local.shape[1]),)
+        return self if cut is self else self._with(cut, lambda x: x[(slice(None),) + places * (x.ndim - 1)])
 
-    def _with(self, tokens: Tokens, change: Callable[[Tensor], Tensor]) -> Prepared:
+    def _with(self, tokens: Tokens, change: Callable[[Tensor], Tensor]) -> Self:
         return type(self)(tokens.local, tokens.mask, tokens.pooled, {k: change(v) for k, v in self.extra.items()})

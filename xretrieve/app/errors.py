@@ -62,7 +62,7 @@ def install(app: FastAPI, gallery: str) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return ApiError(422, first_problem(error.errors())).answer()
+        return ApiError(422, first_problem([*error.errors()])).answer()
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:

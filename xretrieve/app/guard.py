@@ -66,7 +66,7 @@ class Guard:
             receive = await self._check(scope, receive)
             await self._app(scope, receive, answer)
         except ApiError as error:
-            await error.answer()(scope, receive, answer)  # type: ignore[arg-type]
+            await error.answer()(scope, receive, answer)
         finally:
             route = scope.get("route")
             path = getattr(route, "path", None) or "other"

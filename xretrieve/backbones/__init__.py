@@ -103,7 +103,7 @@ def _build(
         for key in options:
             if key not in known:
                 raise XRetrieveError(f"{name}: {unknown('option', key, known)}")
-    backbone = create(rest, modality=modality, weights=weights, assets=assets, **options)
+    backbone: Backbone = create(rest, modality=modality, weights=weights, assets=assets, **options)
     if modality and backbone.modality != modality:
         raise XRetrieveError(f"{name} encodes {backbone.modality}s, not {modality}s")
     return backbone.freeze() if frozen else backbone

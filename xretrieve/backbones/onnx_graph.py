@@ -18,6 +18,8 @@ from xretrieve.utils.files import content_hash
 from xretrieve.utils.onnx import need_onnx, open_session
 
 GRAPH = "model.onnx"
+TOKENS = ("local", "mask", "pooled")  # its outputs that are tokens
+INPUT_MARK = "_in"  # ends the name of an input that would else be called as an output
 
 
 class OnnxBackbone(Backbone):
@@ -36,6 +38,7 @@ class OnnxBackbone(Backbone):
         # In a tuple, so that it is no part of this module, and on no device: its weights are of no use.
         self._like = (like.to("meta"),)
         self._session: Any = None
+        self._place: Tensor
         self.register_buffer("_place", torch.zeros(0), persistent=False)  # knows the device
         self.freeze()
 
@@ -58,9 +61,12 @@ class OnnxBackbone(Backbone):
     def forward(self, batch: Batch) -> Tokens:
         """Tokens of a prepared batch, without gradients."""
         wanted = [i.name for i in self.session.get_inputs()]
-        given = {wanted[0]: batch} if isinstance(batch, Tensor) else batch
-        outputs = [o.name for o in self.session.get_outputs() if o.name in ("local", "mask", "pooled")]
-        found = self.session.run(outputs, {name: given[name].cpu().numpy() for name in wanted})
+        if isinstance(batch, Tensor):
+            given = {wanted[0]: batch}
+        else:
+            given = {name: batch[name.removesuffix(INPUT_MARK)] for name in wanted}
+        outputs = [o.name for o in self.session.get_outputs() if o.name in TOKENS]
+        found = self.session.run(outputs, {name: value.cpu().numpy() for name, value in given.items()})
         arrays = {name: torch.from_numpy(a).to(self.device) for name, a in zip(outputs, found, strict=True)}
         if "local" not in arrays:
             return Tokens.from_pooled(arrays["pooled"])

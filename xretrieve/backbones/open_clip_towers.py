@@ -27,11 +27,11 @@ class ClipImages(ImageBackbone):
     The joint vector is not unit length; the heads normalise it.
     """
 
-    def __init__(self, rest: str, model: nn.Module, config: dict[str, Any], preprocess: dict[str, Any]) -> None:
+    def __init__(self, rest: str, model: Any, config: dict[str, Any], preprocess: dict[str, Any]) -> None:
         super().__init__(f"open_clip:{rest}", "image", {})
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
-        self.tower = nn.Module()
+        self.tower: Any = nn.Module()
         self.tower.visual = model.visual
         self.config, self.preprocess = config, {"size": model.visual.image_size, **preprocess}
         self._transform = image_transform_v2(PreprocessCfg(**self.preprocess), is_train=False)
@@ -91,11 +91,12 @@ def _image_tokens(visual: nn.Module, pixels: Tensor, name: str) -> tuple[Tensor,
 class ClipTexts(Backbone):
     """Local tokens: words after the last norm (start and end included), not projected; pooled: the joint vector."""
 
-    def __init__(self, rest: str, model: nn.Module, config: dict[str, Any], tokenizer: Any) -> None:
+    def __init__(self, rest: str, model: Any, config: dict[str, Any], tokenizer: Any) -> None:
         super().__init__(f"open_clip:{rest}", "text", {})
         self.config, self.tokenizer = config, tokenizer
         # The plain CLIP keeps its text transformer at the top level, all others in .text.
         self.plain = not hasattr(model, "text")
+        self.tower: Any
         if self.plain:
             del model.visual, model.logit_scale
             model.logit_bias = None
@@ -130,7 +131,7 @@ class ClipTexts(Backbone):
     def forward(self, batch: dict[str, Tensor]) -> Tokens:
         """Tokens; local (N,W,width) cut to the longest text, pooled (N,joint)."""
         ids, mask = batch["ids"], batch["mask"]
-        tower: Any = self.tower if self.plain else self.tower.text
+        tower = self.tower if self.plain else self.tower.text
         if self.plain:
             out = tower.forward_intermediates(text=ids, text_indices=1, normalize_intermediates=True, normalize=False)
             local, pooled = out["text_intermediates"][-1], out["text_features"]

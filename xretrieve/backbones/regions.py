@@ -64,6 +64,7 @@ class Regions(Backbone):
         self._files: dict[Path, np.ndarray[Any, Any]] = {}
         self._masks: dict[Path, np.ndarray[Any, Any] | None] = {}
         self._boxes = map_array(boxes, 3, "boxes") if boxes is not None else None
+        self._place: Tensor
         self.register_buffer("_place", torch.zeros(0), persistent=False)  # knows the device
 
     @property

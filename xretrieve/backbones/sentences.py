@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ class Sentences(Words):
 
     def constants(self) -> list[nn.Parameter]:
         """The backward direction's recurrent weights meet the zero state only."""
-        return [self.cap_rnn.weight_hh_l0_reverse] if self.options["bidirectional"] else []
+        return [self.cap_rnn.get_parameter("weight_hh_l0_reverse")] if self.options["bidirectional"] else []
 
     def prepare(self, items: Sequence[str]) -> dict[str, Tensor]:
         """Texts to ``ids (N,W)`` int64, padded with 0, and ``lengths (N,)``: no start word, the end counted."""
@@ -77,7 +78,8 @@ class Sentences(Words):
         if torch.compiler.is_compiling():  # no packed sequences in a graph
             return one_direction(self.cap_rnn, words)[rows, place]
         packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        own = {name: value for name, value in self.cap_rnn.named_parameters() if not name.endswith("_reverse")}
+        names = [name for name, _ in self.cap_rnn.named_parameters() if not name.endswith("_reverse")]
+        own: dict[str, Tensor] = {name: self.cap_rnn.get_parameter(name) for name in names}
         _, last = functional_call(self._forward[0], own, (packed,))  # (1,N,dim), in the order given
         return last[0]
 
@@ -90,7 +92,7 @@ class Sentences(Words):
 
     def backward_half(self, words: Tensor) -> Tensor:
         """One step of the backward cell from the zero state, (N,word_dim) -> (N,dim) float32."""
-        rnn = self.cap_rnn
+        rnn: Any = self.cap_rnn
         gates = nn.functional.linear(words, rnn.weight_ih_l0_reverse, rnn.bias_ih_l0_reverse).float()
         reset, update, new = gates.chunk(3, -1)
         reset_bias, update_bias, new_bias = rnn.bias_hh_l0_reverse.chunk(3)

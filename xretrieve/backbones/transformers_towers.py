@@ -28,7 +28,7 @@ _LARGEST_LENGTH = 512
 class _Texts(Backbone):
     """What all text towers share: the tokenizer and the batch ``{input_ids, attention_mask}``."""
 
-    def __init__(self, rest: str, tower: nn.Module, config: Any, tokenizer: Any, options: dict[str, Any]) -> None:
+    def __init__(self, rest: str, tower: Any, config: Any, tokenizer: Any, options: dict[str, Any]) -> None:
         super().__init__(f"transformers:{rest}", "text", options)
         self.tower, self.config, self.tokenizer = tower, config, tokenizer
         with self.inference():
@@ -100,7 +100,7 @@ class TwoTowerTexts(_Texts):
 class TwoTowerImages(ImageBackbone):
     """Local tokens: patches after the last norm without the class token, not projected; pooled: the joint vector."""
 
-    def __init__(self, rest: str, tower: nn.Module, config: Any, processor: Any) -> None:
+    def __init__(self, rest: str, tower: Any, config: Any, processor: Any) -> None:
         super().__init__(f"transformers:{rest}", "image", {})
         self.tower, self.config, self.processor = tower, config, processor
         with self.inference():

@@ -73,7 +73,7 @@ def index(
     from xretrieve.errors import XRetrieveError
     from xretrieve.gallery import Gallery
     from xretrieve.gallery_build import check_out
-    from xretrieve.matcher import load
+    from xretrieve.matcher import load_one
 
     keep_freed_memory()
     if (photos is None) == (dataset is None):
@@ -106,7 +106,7 @@ def index(
         done |= {"gone": gone, "pruned": prune}
     else:
         check_out(out, overwrite)
-        matcher, other = load(model or DEFAULT_MODEL, weights), load(coarse) if coarse else None
+        matcher, other = load_one(model or DEFAULT_MODEL, weights), load_one(coarse) if coarse else None
         start = time.perf_counter()
         gallery = Gallery.build(
             matcher,

@@ -67,7 +67,7 @@ class Classic:
         Raises:
             XRetrieveError: no captions or no pictures, with what was looked for; broken files.
         """
-        options = {"captions_per_image": captions_per_image, "dev_limit": dev_limit, "photos": photos}
+        options: dict[str, Any] = {"captions_per_image": captions_per_image, "dev_limit": dev_limit, "photos": photos}
         return self.annotations(root, split, layout, **options, train=train, val=val, test=test).dataset()
 
     def annotations(
@@ -135,7 +135,7 @@ class Classic:
 
     def _karpathy(self, root: Path, split: str, source: str, photos: str | None) -> Annotations:
         key = "filename"
-        if photos in self.borrow:
+        if photos is not None and photos in self.borrow:
             other, key = self.borrow[photos]
             index = PictureIndex([root / other / "images"])
         else:

@@ -36,8 +36,8 @@ def read_lines(path: Path) -> list[str]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise XRetrieveError(f"{path}: line {line} is not UTF-8 text; convert the file to UTF-8") from error
+        at = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise XRetrieveError(f"{path}: line {at} is not UTF-8 text; convert the file to UTF-8") from error
     # Not str.splitlines: it also cuts at U+2028, form feeds and other characters that occur inside captions.
     lines = [line.rstrip("\r") for line in text.split("\n")]
     if lines and lines[-1] == "":

@@ -38,7 +38,8 @@ def examples(
             "captions": data.captions_of(row),
             "regions": [{"box": list(r.box), "text": r.text} for r in (data.regions[row] if data.regions else [])],
             "triplets": [
-                {"texts": list(t.texts), "target": data.image_ids[t.target], "kind": t.kind}
+                {"texts": list(t.texts), "kind": t.kind,
+                 "target": None if t.target is None else data.image_ids[t.target]}
                 for t in data.triplets if t.reference == row
             ],
             "metadata": data.metadata[row],

@@ -89,12 +89,12 @@ class ComposedDataset(RetrievalDataset):
     @property
     def categories(self) -> list[str]:
         """Categories of the queries in their first order; ``[""]`` where there are none."""
-        return list(dict.fromkeys(q.category for q in [*self.triplets, *self.lost])) or [""]
+        return list(dict.fromkeys([q.category for q in self.triplets] + [q.category for q in self.lost])) or [""]
 
     @property
     def kinds(self) -> list[str]:
         """Kinds of edit in their first order."""
-        return list(dict.fromkeys(q.kind for q in [*self.triplets, *self.lost] if q.kind))
+        return [kind for kind in dict.fromkeys([q.kind for q in self.triplets] + [q.kind for q in self.lost]) if kind]
 
     def gallery(self, rule: str, category: str = "") -> Listed:
         """The images that a query of ``category`` is ranked against under a gallery rule."""

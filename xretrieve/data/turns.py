@@ -99,7 +99,7 @@ def query_sets(dataset: RetrievalDataset, turns: int | None = None) -> QuerySets
     kept = order if turns is None else order[place < turns]
     owner = np.flatnonzero(counts)
     silent = [data.image_ids[i] for i in np.flatnonzero(counts == 0)]
-    left_out = ()
+    left_out: tuple[str, ...] = ()
     if silent:
         images = "1 image has" if len(silent) == 1 else f"{len(silent)} images have"
         left_out = (f"{images} no sentence and no query set, but {'is' if len(silent) == 1 else 'are'} in the gallery "

@@ -35,7 +35,7 @@ def write_composed(
             image = trec_id(data.image_ids[gallery[place]])
             lines.append(f"{name} Q0 {image} {rank} {value:.9g} {trec_id(tag) or 'xretrieve'}\n")
         target = data.triplets[queries.pair[row]].target
-        qrels.append(f"{name} 0 {trec_id(data.image_ids[target])} 1\n")  # type: ignore[index]
+        qrels.append(f"{name} 0 {trec_id(data.image_ids[target])} 1\n")
     write_text(folder / "composed.run", "".join(lines))
     write_text(folder / "composed.qrels", "".join(qrels))
     return folder

@@ -55,7 +55,7 @@ class ComposedCounts:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as arrays of ranks.npz."""
-        out = {}
+        out: dict[str, np.ndarray] = {}
         for name in ("strict", "relaxed", "subset"):
             counts: CandidateCounts = getattr(self, name)
             out |= {f"{name}_{part}": getattr(counts, part) for part in ("greater", "equal", "reachable")}
@@ -68,7 +68,7 @@ class ComposedCounts:
             CandidateCounts(*(arrays[f"{name}_{part}"] for part in ("greater", "equal", "reachable")))
             for name in ("strict", "relaxed", "subset")
         ]
-        return cls(*counts, *(arrays[name] for name in _PLAIN))
+        return cls(*counts, **{name: arrays[name] for name in _PLAIN})  # type: ignore[arg-type]
 
 
 _PLAIN = ("precision", "positives", "pair", "here", "category", "kind", "same_model")

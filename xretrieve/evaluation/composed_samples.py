@@ -76,7 +76,7 @@ def choose_composed_samples(
             text = " / ".join(queries.texts[t] for t in queries.text_rows[query])
             samples.append(ComposedSample(
                 outcome, queries.ids[query], text, data.image_ids[triplet.reference],
-                data.image_ids[triplet.target], float(ranks[query]) + 1, hits,  # type: ignore[index]
+                data.image_ids[triplet.target], float(ranks[query]) + 1, hits,
             ))  # fmt: skip
     return samples
 

@@ -175,7 +175,7 @@ def _empty(title: str, headings: Sequence[str]) -> Any:
                   padding=(0, 1, 0, 0))  # fmt: skip
     for number, heading in enumerate(headings):
         side = {"justify": "right", "no_wrap": True} if number else {"min_width": 14}
-        table.add_column(heading, **side)  # type: ignore[arg-type]
+        table.add_column(heading, **side)
     return table
 
 

@@ -173,9 +173,9 @@ class Metrics:
         if name not in self.values:
             raise unknown("metric", name, self.values)
         value = self.values[name]
-        return Metric(
-            name, value, *self.intervals.get(name, (None, None)), *self.bounds.get(name, (value, value)), self.setting
-        )
+        low, high = self.intervals.get(name, (None, None))
+        pessimistic, optimistic = self.bounds.get(name, (value, value))
+        return Metric(name, value, low, high, pessimistic, optimistic, self.setting)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.values)

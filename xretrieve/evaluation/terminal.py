@@ -29,7 +29,8 @@ def to_rich(report: Report) -> Any:
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for direction in DIRECTIONS:
         metrics = [report[f"{direction}_{m}"] for m in (*(f"r{k}" for k in ks), "medr", "meanr")]
-        ends = [f"{_short(m.low)}..{_short(m.high)}" if m.low is not None else "" for m in metrics]
+        pairs = [(m.low, m.high) for m in metrics]
+        ends = [f"{_short(a)}..{_short(b)}" if a is not None and b is not None else "" for a, b in pairs]
         cells = [Text(f"{_short(m.value)}\n").append(end, style="dim") for m, end in zip(metrics, ends, strict=True)]
         table.add_row(LABELS[direction], *cells)
     lines: list[Any] = [Text(f"rsum {report['rsum']}", style="bold")]

@@ -69,7 +69,7 @@ def figure(told: dict[str, Any], picture: Image.Image | None, title: str = "") -
             drawn.imshow(np.asarray(tile.picture), aspect="auto")
             drawn.set_axis_off()
             drawn.set_title(tile.title, fontsize=9.5, pad=3, loc="left", parse_math=False)
-            note = {"fontsize": 7.5, "color": "#555", "va": "top", "transform": drawn.transAxes}
+            note: dict[str, Any] = {"fontsize": 7.5, "color": "#555", "va": "top", "transform": drawn.transAxes}
             drawn.text(0, -0.025 / shape, tile.note, parse_math=False, **note)
         top -= rows * cell
     out = io.BytesIO()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from xretrieve.errors import XRetrieveError, unknown
@@ -46,7 +47,8 @@ def head_class(name: str) -> type[Head]:
     """The class behind a head's name."""
     if name in _HEADS:
         module, _, attribute = _HEADS[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        cls: type[Head] = getattr(importlib.import_module(module), attribute)
+        return cls
     extras = plugins(HEADS)
     if name not in extras:
         raise unknown("head", name, [*_HEADS, *extras])
@@ -67,7 +69,7 @@ def create_head(name: str, *, image_dim: int, text_dim: int, **options: Any) -> 
         text_dim: the same of the text backbone.
         options: the head's own keyword arguments; an unknown one is an error that names the nearest.
     """
-    cls = head_class(name)
+    cls: Callable[..., Head] = head_class(name)
     known = [p for p in inspect.signature(cls.__init__).parameters if p not in ("self", "image_dim", "text_dim")]
     for key in options:
         if key not in known:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,11 +32,12 @@ def set_learning(part: nn.Module, learns: bool = True) -> None:
     """
     part.requires_grad_(learns)
     for module in part.modules():
-        for parameter in module.constants() if hasattr(module, "constants") else ():
+        constants: Callable[[], Iterable[nn.Parameter]] = getattr(module, "constants", tuple)
+        for parameter in constants():
             parameter.requires_grad_(False)
 
 
-def learn_coarse_only(head: nn.Module) -> None:
+def learn_coarse_only(head: Head) -> None:
     """Switch off the gradients of what the coarse vectors do not need: ``head.coarse_parts()`` go on learning."""
     wanted = _coarse_weights(head)
     for parameter in head.parameters():
@@ -44,7 +45,7 @@ def learn_coarse_only(head: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
-def freeze_coarse(head: nn.Module) -> None:
+def freeze_coarse(head: Head) -> None:
     """Switch off the gradients of ``head.coarse_parts()``, so that what is between the two sides learns alone."""
     frozen = _coarse_weights(head)
     for parameter in head.parameters():
@@ -57,7 +58,7 @@ def freeze_coarse(head: nn.Module) -> None:
         )
 
 
-def _coarse_weights(head: nn.Module) -> set[int]:
+def _coarse_weights(head: Head) -> set[int]:
     return {id(p) for part in head.coarse_parts() for p in part.parameters()}
 
 

@@ -63,7 +63,7 @@ class _Compare(torch.autograd.Function):
         return made
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         share, context, query, made, length = ctx.saved_tensors
         weight, dtype, q = ctx.layer.weight.to(context.dtype), context.dtype, length.shape[2]
         lead, grad = made.shape[2] - q, grad.contiguous()

@@ -75,7 +75,9 @@ class DrillDown(MultiQueryHead):
 
     def constants(self) -> list[nn.Parameter]:
         """The parameters that take no part in the mode."""
-        idle = {"supervised": [self.policy], "policy": [], "sentences": [self.policy, self.updater]}[self.mode]
+        idle: list[nn.Module] = {"supervised": [self.policy], "policy": [], "sentences": [self.policy, self.updater]}[
+            self.mode
+        ]
         return [parameter for module in idle for parameter in module.parameters()]
 
     # one side ----------------------------------------------------------------------------------------------------
@@ -162,7 +164,9 @@ class DrillDown(MultiQueryHead):
     def _looking(self, texts: Items) -> Items:
         g, m, t, _ = texts.local.shape
         mask = texts.local.new_ones(g, m, t, dtype=torch.bool) if texts.mask is None else texts.mask
-        made = self.looking(Prepared(*(x.flatten(0, 1) for x in (texts.local.float(), mask, texts.pooled))))
+        made = self.looking(
+            Prepared(texts.local.float().flatten(0, 1), mask.flatten(0, 1), texts.pooled.flatten(0, 1))
+        )
         local, mean = made.local.to(texts.local.dtype), made.extra["mean"]
         return Items(local.view(g, m, t, -1), texts.mask, texts.pooled, {"mean": mean.view(g, m, t, t)})
 

@@ -108,7 +108,7 @@ class SGR(StreamHead):
 
     def fold(self) -> dict[str, Any]:
         """Merged weights, made once per call and not once per pair."""
-        steps = [step.weights() for step in self.SGR_module]
+        steps = [step.weights() for step in self.SGR_module]  # type: ignore[operator]
         return super().fold() | {self.stream: Affine(self.sim_tranloc_w), "steps": steps}
 
     def pairs(self, texts: Items, images: Items, folded: Any, trace: Trace) -> dict[str, Tensor]:

@@ -90,7 +90,7 @@ class GlobalVector(nn.Module):
 
     def constants(self) -> list[nn.Parameter]:
         """A softmax follows: this bias cannot matter."""
-        return [self.embedding_common[0].bias]
+        return [self.embedding_common[0].get_parameter("bias")]
 
     def forward(self, local: Tensor, mask: Tensor) -> Tensor:
         """(N,L,D), (N,L) -> (N,D)."""

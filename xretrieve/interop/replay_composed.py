@@ -104,7 +104,7 @@ def _evaluate(head: ComposedHead, given: dict[str, Tensor], gradients: bool) -> 
 
 def _sign(head: ComposedHead) -> Tensor:
     """TIRG's c may be negative; logits know its square only."""
-    return head.network.normalization_layer.norm_s.detach().sign()  # type: ignore[union-attr]
+    return head.network.normalization_layer.norm_s.detach().sign()  # type: ignore[union-attr, operator]
 
 
 def _sums(image: Prepared, text: Prepared) -> dict[str, Tensor]:
@@ -119,7 +119,7 @@ def _training_pass(head: ComposedHead, given: dict[str, Tensor]) -> dict[str, Te
     head.train()
     with torch.no_grad():
         made = head.compose(with_raw(given["image"]), with_raw(given["text"]))
-    after = {f"train/state_after/{key}": value for key, value in head.network.named_buffers()}  # type: ignore[union-attr]
+    after = {f"train/state_after/{key}": value for key, value in head.network.named_buffers()}  # type: ignore[union-attr, operator]
     return {"train/composed": made.trace["composed"], **after}
 
 

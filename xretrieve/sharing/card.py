@@ -101,7 +101,7 @@ class Source:
     @property
     def recipe_text(self) -> str:
         """The recipe as YAML."""
-        return yaml.safe_dump(to_dict(self.recipe), sort_keys=False, allow_unicode=True)
+        return str(yaml.safe_dump(to_dict(self.recipe), sort_keys=False, allow_unicode=True))
 
 
 def without_places(recipe: Recipe) -> Recipe:

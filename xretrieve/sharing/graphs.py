@@ -1,7 +1,7 @@
 """A matcher as ONNX graphs: one for each side, from prepared inputs to the tokens and to what the head makes of them.
 
-Inputs are what the backbone's ``prepare`` gives: ``pixels`` (N,3,H,W), ``ids`` with ``mask`` or ``lengths``, ...
-Outputs:
+Inputs are what the backbone's ``prepare`` gives: ``pixels`` (N,3,H,W), ``ids`` with ``mask_in`` or ``lengths``, ... (an
+input that is called as an output ends in ``_in``). Outputs:
 
 - ``local`` (N,L,D), ``mask`` (N,L), ``pooled`` (N,P): the backbone's tokens (`local` and `mask` where it has any);
 - ``vector`` (N,D): the head's coarse vector, whose inner product with one of the other side is the score of a head
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from xretrieve.backbones.base import Backbone, Batch
-from xretrieve.backbones.onnx_graph import GRAPH
+from xretrieve.backbones.onnx_graph import GRAPH, INPUT_MARK, TOKENS
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads.base import Head
 from xretrieve.matcher import Matcher
@@ -138,7 +138,7 @@ def _export(graph: SideGraph, path: Path, what: str) -> dict[str, Any]:
 def _inputs(backbone: Backbone, batch: Batch) -> dict[str, Tensor]:
     if isinstance(batch, Tensor):
         return {INPUT[backbone.modality] if batch.ndim == 4 else "features": batch}
-    return batch
+    return {name + INPUT_MARK if name in TOKENS else name: value for name, value in batch.items()}
 
 
 def _axes(batch: Batch, other: Batch) -> Any:
@@ -157,11 +157,12 @@ def _differences(graph: SideGraph, session: Any, batch: Batch) -> dict[str, floa
     found = session.run(list(expected), {i.name: given[i.name].numpy() for i in session.get_inputs()})
     differences = {}
     for (name, right), mine in zip(expected.items(), found, strict=True):
-        value = torch.from_numpy(mine)
-        if value.shape != right.shape:
+        whole = torch.from_numpy(mine)
+        value = whole[tuple(slice(size) for size in right.shape)]  # torch cuts padding off, a graph cannot
+        if whole.ndim != right.ndim or value.shape != right.shape:
             raise XRetrieveError(f"the ONNX graph gives {name!r} the shape {mine.shape}, torch {tuple(right.shape)}")
         if right.dtype == torch.bool:
-            differences[name] = float((value != right).any())
+            differences[name] = float((value != right).any() or whole[:, right.shape[1] :].any())
         elif right.numel():
             differences[name] = float((value - right).abs().max() / right.abs().max().clamp(min=1))
     return differences

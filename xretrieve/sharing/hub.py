@@ -21,7 +21,7 @@ NAME = re.compile(r"[\w.-]+/[\w.-]+")
 @contextmanager
 def client() -> Iterator[None]:
     """Talk to the hub without noise, and without progress bars where nobody looks at them."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     hide = not (sys.stderr.isatty() or are_progress_bars_disabled())
     if hide:

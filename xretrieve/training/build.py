@@ -45,6 +45,7 @@ def build_matcher(recipe: Recipe, captions: list[str]) -> Matcher:
         recipe: the recipe.
         captions: of train and validation, from which the `words` backbone makes its vocabulary.
     """
+    assert recipe.image is not None and recipe.text is not None and recipe.head is not None, "an ensemble has members"
     image = _backbone(recipe.image, "image", recipe, {})
     learned = recipe.text.backbone in ("words", "sentences")  # their vocabulary is that of the captions
     builds = learned and "vocab" not in recipe.text.options and recipe.text.weights is None
@@ -104,6 +105,7 @@ def _by_word(own: Any, other: Any) -> dict[str, Any]:
 
 def head_options(recipe: Recipe) -> dict[str, Any]:
     """The head's options; a stage with a ``coarse_loss`` tells the head that its coarse vectors are trained."""
+    assert recipe.head is not None, "an ensemble has members"
     name, options, known = recipe.head.name, dict(recipe.head.options), signature(head_class(recipe.head.name))
     key = next((k for k in ("coarse_loss", "freeze_coarse") if any(getattr(s, k) for s in recipe.stages)), None)
     wanted = key is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class Meter:
     def __init__(self, sums: dict[str, float] | None = None, count: int = 0) -> None:
         self.sums, self.count = dict(sums or {}), count
 
-    def add(self, values: dict[str, float | Tensor]) -> None:
+    def add(self, values: Mapping[str, float | Tensor]) -> None:
         """Add one step's numbers."""
         for key, value in values.items():
             self.sums[key] = self.sums.get(key, 0.0) + float(value)

@@ -12,7 +12,7 @@ from xretrieve.data.cache import FeatureCache
 from xretrieve.ensemble import FILE, Ensemble
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.report import Report
-from xretrieve.matcher import load
+from xretrieve.matcher import load_one
 from xretrieve.training.build import load_split
 from xretrieve.training.recipe import MemberConfig, Recipe
 from xretrieve.training.recipes import as_items, load_recipe
@@ -64,7 +64,7 @@ def train_members(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool
     """
     if external():
         raise XRetrieveError("under torchrun, train the members one by one and list their run folders as members")
-    sources = {member.name: member_source(recipe, member) for member in recipe.members}
+    sources = {member.name: member_source(recipe, member) for member in recipe.ensemble}
     for source in sources.values():
         if isinstance(source, Recipe):
             preflight(source)
@@ -78,7 +78,7 @@ def train_members(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool
             runs.append(train(source, out=place, resume=True, **how))
         else:
             runs.append(_copy(source, place))
-    matchers = {name: load(run.folder) for name, run in zip(sources, runs, strict=True)}
+    matchers = {name: load_one(run.folder) for name, run in zip(sources, runs, strict=True)}
     ensemble = Ensemble(matchers, recipe.fusion, recipe.name, str(folder)).to(_device(how.get("accelerator", "auto")))
     ensemble.describe(folder)
     return _measure(ensemble, recipe, folder, runs)

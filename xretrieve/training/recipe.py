@@ -319,18 +319,19 @@ class Recipe:
         _need(stage.captions_per_image == 1, f"stages.{i}.captions_per_image", stage.captions_per_image, "1")
 
     def _check_members(self) -> None:
-        self.members = [MemberConfig(m) if isinstance(m, str) else m for m in self.members]
+        members = [MemberConfig(m) if isinstance(m, str) else m for m in self.members]
+        self.members = [*members]
         for key in ("image", "text", "head", "stages"):
             _need(not getattr(self, key), key, getattr(self, key), "left out: an ensemble's members bring their own")
         _need(self.task in ("image_text", "multi_query"), "members", self.task,
               "left out of recipes for other tasks than image_text and multi_query")  # fmt: skip
-        _need(len(self.members) > 1, "members", [m.recipe for m in self.members], "at least two recipes or runs")
+        _need(len(members) > 1, "members", [m.recipe for m in members], "at least two recipes or runs")
         taken: set[str] = set()
-        for member in self.members:
+        for member in members:
             name = member.name or member.recipe.rstrip("/").rsplit("/", 1)[-1].removesuffix(".yaml")
             _need("/" not in name and name not in ("", ".", ".."), "members.name", name, "a name without slashes")
             member.name = name if name not in taken else next(
-                f"{name}-{i}" for i in range(2, len(self.members) + 2) if f"{name}-{i}" not in taken
+                f"{name}-{i}" for i in range(2, len(members) + 2) if f"{name}-{i}" not in taken
             )
             taken.add(member.name)
 
@@ -356,6 +357,11 @@ class Recipe:
                     stage.train,
                     f"without {part!r}: it is frozen",
                 )
+
+    @property
+    def ensemble(self) -> list[MemberConfig]:
+        """The members, each with its name; empty for a single model."""
+        return [member for member in self.members if isinstance(member, MemberConfig)]
 
     def trained(self, stage: int) -> list[str]:
         """Parts that learn in a stage: what it lists, else the head and every backbone that is not frozen."""

@@ -80,7 +80,7 @@ class Run:
 
     def members(self) -> list[Run]:
         """The runs that an ensemble averages; empty for a single model."""
-        return [Run.open(self.folder / "members" / member.name) for member in self.recipe.members]
+        return [Run.open(self.folder / "members" / member.name) for member in self.recipe.ensemble]
 
     def missed(self) -> dict[str, str]:
         """Metrics of the recipe's ``expect`` that the report does not meet, with what was measured and expected."""
@@ -168,7 +168,7 @@ def preflight(recipe: Recipe) -> None:
     if not datasets.found(recipe.dataset.name, recipe.dataset.root):
         load_split(recipe.dataset, "train")  # says what is missing and where it is looked for
     for config in (recipe.image, recipe.text):
-        if config.weights:
+        if config is not None and config.weights:
             find_weights(config.weights, recipe.dataset.root)
 
 

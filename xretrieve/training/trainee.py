@@ -125,7 +125,8 @@ class Trainee(nn.Module):
         gallery = self.head.prepare_gallery(hide_tokens(image_tokens, hide[0]))
         queries = self.head.prepare_queries(hide_tokens(text_tokens, hide[1]))
         everyone = self.gather.tokens(gallery)
-        total, logged = torch.zeros((), device=gallery.device), {}
+        total = torch.zeros((), device=gallery.device)
+        logged: dict[str, Tensor] = {}
         if self.loss is None:
             pass
         elif self.group and len(gallery) % self.group == 0 and hasattr(self.head, "run_groups"):

@@ -43,7 +43,7 @@ def one_direction(rnn: nn.GRU, x: Tensor, suffix: str = "") -> Tensor:
         suffix: ``_reverse`` takes the weights of the backward direction.
     """
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    weights = [rnn.get_parameter(name + suffix) for name in names]
+    weights: list[Tensor] = [rnn.get_parameter(name + suffix) for name in names]
     start = x.new_zeros(1, x.shape[0], rnn.hidden_size)
     states, _ = torch.gru(x, start, weights, True, 1, 0.0, False, False, True)
     return states

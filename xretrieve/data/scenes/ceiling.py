@@ -46,7 +46,7 @@ class Truth:
         for said in claim.things:
             true &= self.count(said) > 0
         if len(claim.things) > 1:  # different things, and in the right relation
-            for row in np.flatnonzero(true):
+            for row in np.flatnonzero(true).tolist():
                 true[row] = claim.holds(self.scenes[row])
         return true
 

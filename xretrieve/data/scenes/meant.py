@@ -25,7 +25,7 @@ def meant(rows: Sequence[dict[str, Any]], pairs: Sequence[tuple[int, int]]) -> l
         near[scene.background, len(scene.things)].append(row)
         for thing in scene.things:
             holding[thing].add(row)
-    found = []
+    found: list[tuple[int, ...]] = []
     for reference, target in pairs:
         wanted = scenes[target]
         edit = edit_between(scenes[reference], wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Any
 
 from xretrieve.data.scenes.scene import Draw, Scene, Thing
 from xretrieve.data.scenes.vocabulary import BACKGROUNDS, COLOURS, HOSTS, SHAPES, SIZES, TEXTURES
@@ -38,7 +39,8 @@ def draw_scene(draw: Draw, fewest: int, most: int) -> Scene:
 
 
 def _thing(draw: Draw, others: list[Thing], place: tuple[int, int]) -> Thing:
-    values = {name: draw.pick(VALUES["texture"] + ("plain",) if name == "texture" else VALUES[name]) for name in VALUES}
+    options = {name: VALUES[name] + ("plain",) if name == "texture" else VALUES[name] for name in VALUES}
+    values: dict[str, Any] = {name: draw.pick(among) for name, among in options.items()}
     for name in ("shape", "colour"):  # repeats make counting, and confusion, possible
         if others and draw.chance(0.3):
             values[name] = getattr(draw.pick(others), name)
@@ -66,7 +68,8 @@ def draw_edit(draw: Draw, scene: Scene, fewest: int, most: int) -> Scene | None:
         if stacked and kind == "size":
             return None
         values = HOSTS if stacked and kind == "shape" and not old.front else VALUES[kind]
-        new = replace(old, **{kind: draw.pick([v for v in values if v != getattr(old, kind)])})
+        changed: dict[str, Any] = {kind: draw.pick([v for v in values if v != getattr(old, kind)])}
+        new = replace(old, **changed)
         if stacked and kind == "colour" and any(t.place == old.place and t.colour == new.colour for t in things):
             return None
     return replace(scene, things=tuple(things[:i] + [new] + things[i + 1 :]))

@@ -37,10 +37,8 @@ def texture_word(draw: Draw, texture: str) -> str:
 
 def place_phrase(draw: Draw, row: int | None, col: int | None) -> str:
     """Where something is, for example ``at the top left`` or, with the column left open, ``in the top row``."""
-    if row is None and col is None:
-        return ""
     if row is None:
-        return draw.pick(COLUMNS[col])
+        return "" if col is None else draw.pick(COLUMNS[col])
     return draw.pick(ROWS[row] if col is None else PLACES[row, col])
 
 

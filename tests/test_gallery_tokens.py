@@ -308,6 +308,12 @@ def test_only_a_matcher_that_can_choose_candidates_is_taken(sgr, dual, photos, t
     assert not (tmp_path / "g.xr").exists()
 
 
+def test_the_index_says_how_pictures_were_prepared(riding):
+    for key in ("matcher", "coarse"):
+        image = riding.info[key]["image"]
+        assert image["backbone"] == "timm:test_resnet" and image["preprocessing"]["input_size"][1:] == [96, 96]
+
+
 def test_a_wrong_matcher_is_refused_on_either_side(riding, alone, sgr, dual):
     other = tiny_matcher("dual", seed=3, image=sgr.image)
     with pytest.raises(XRetrieveError, match=f"coarse matcher {dual.fingerprint()} .*not by {other.fingerprint()}"):

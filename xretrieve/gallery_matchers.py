@@ -78,7 +78,7 @@ class Matchers:
         return self._loaded[key]
 
     def _load(self, key: str) -> Matcher:
-        from xretrieve.matcher import load_one
+        from xretrieve.matcher import load
 
         folder, about = self._store.folder, self._store.info[key]
         argument, option = GIVEN[key]
@@ -88,7 +88,7 @@ class Matchers:
                 f"{folder} {made} {about['name']!r}, which was never saved; pass {argument} to Gallery.open"
             )
         try:
-            return load_one(about["source"], **about.get("source_options", {}))
+            return load(about["source"], **about.get("source_options", {}))
         except XRetrieveError as error:
             raise XRetrieveError(
                 f"{folder} {made} {about['source']}, which cannot be loaded: {error} "
@@ -108,8 +108,8 @@ class Matchers:
 
 
 def identity(matcher: Matcher) -> dict[str, Any]:
-    """Name, fingerprint, what :func:`xretrieve.load` needs to give it again (folders as absolute paths), and how pictures
-    are prepared; that is in the fingerprint too."""
+    """Name, fingerprint, what :func:`xretrieve.load` needs to give it again (folders as absolute paths), and how
+    pictures are prepared, which is in the fingerprint too."""
     source = str(getattr(matcher, "source", "") or "")
     options = getattr(matcher, "source_options", {})
     try:
@@ -119,7 +119,9 @@ def identity(matcher: Matcher) -> dict[str, Any]:
     place = str(Path(source).resolve()) if source and Path(source).exists() else source
     about = {"name": matcher.name, "fingerprint": matcher.fingerprint(), "source": place, "source_options": options}
     image = getattr(matcher, "image", None)  # an ensemble has several
-    return about | ({"image": {"backbone": image.name, "preprocessing": image.preprocessing()}} if image else {})
+    if image is not None:
+        about["image"] = {"backbone": image.name, "preprocessing": image.preprocessing()}
+    return about
 
 
 def coarse_entry(matcher: Matcher, coarse: Matcher | None, index: str) -> dict[str, Any]:

@@ -224,7 +224,7 @@ def test_why_tells_the_weights_of_picture_and_text_for_each_attribute(page, serv
         page.click(".card .why >> nth=0")
         page.wait_for_selector("#why-parts td.attributes")
         told = page.inner_text("#why-parts")
-    assert told.count("% of the query") == 2 and told.count("colour ") == 2
+    assert told.count("% of the query") == 2 and told.count("colour\u00a0") == 2
 
 
 def test_a_picture_of_ones_own_with_words_survives_the_way_back(page, site, tmp_path):

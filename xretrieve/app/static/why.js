@@ -144,7 +144,7 @@ function parts(list, hit, levels) {
 
 function attributes(shares) { // how much of each attribute a head with weights of its own takes from this part
   const row = make("tr");
-  const cell = make("td", Object.entries(shares).map(([name, share]) => `${name} ${Math.round(100 * share)} %`).join(" · "), "quiet attributes");
+  const cell = make("td", Object.entries(shares).map(([name, share]) => `${name}\u00a0${Math.round(100 * share)}\u00a0%`).join(" · "), "quiet attributes");
   cell.colSpan = 4;
   row.append(cell);
   return row;

@@ -123,6 +123,17 @@ def test_a_cell_of_another_recipe_is_refused_and_not_shown(base: Recipe, tmp_pat
         list(other.run())
 
 
+def test_a_cell_under_another_name_of_the_same_model_is_taken(base: Recipe, tmp_path: Path) -> None:
+    rows = [BY_NAME["tshsr"], BY_NAME["levels-3"]]
+    list(ablation.HeadCells(base, tmp_path, rows=rows).run(["tshsr"]))
+    (tmp_path / "cells/tshsr-s0").rename(tmp_path / "cells/levels-3-s0")
+    cells = ablation.HeadCells(base, tmp_path, rows=rows)
+    assert cells.place("tshsr", 0).name == "levels-3-s0" and cells.place("tshsr", 1).name == "tshsr-s1"
+    assert set(cells.finished()) == {("tshsr", 0), ("levels-3", 0)}
+    list(cells.run(["tshsr"]))
+    assert [path.name for path in (tmp_path / "cells").iterdir()] == ["levels-3-s0"]
+
+
 def test_what_decides_no_number_does_not_tell_recipes_apart(base: Recipe) -> None:
     other = ablation.row_recipe(BY_NAME["tshsr"], base, 0)
     other.name, other.description = "another", "in other words"

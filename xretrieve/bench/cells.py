@@ -9,6 +9,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from xretrieve.bench.rows import Cell, Row, chosen
 from xretrieve.config import first_difference, to_dict
 from xretrieve.errors import XRetrieveError
@@ -26,7 +28,8 @@ class Meter:
     """CPU seconds of a training that may be stopped and go on; kept in a file."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.start, self.written = path, None, 0.0
+        self.path, self.written = path, 0.0
+        self.start: float | None = None
         self.before = self.seconds = read_json(path)["cpu"] if path.is_file() else 0.0
 
     def step(self, _: int) -> None:
@@ -65,11 +68,16 @@ def head_parameters(run: Run) -> int:
     return sum(p.numel() for matcher in matchers for p in matcher.head.parameters())  # type: ignore[union-attr]
 
 
+def placed(matcher: Any) -> Any:
+    """The matcher on the GPU where there is one."""
+    return matcher.to(torch.device("cuda")) if torch.cuda.is_available() else matcher
+
+
 class Cells(ABC):
     """The cells of a table in a folder: ``OUT/cells/ROW-sSEED`` is a run folder with ``cost.json``.
 
     A subclass says which recipe a row is (:meth:`recipe`) and how the table is written (:meth:`write`). Rows that train
-    the very same model share the cell of the first one.
+    the very same model share one cell.
 
     Args:
         rows: in the table's order; a row comes after those that it needs.
@@ -81,13 +89,16 @@ class Cells(ABC):
         self.by_name = {row.name: row for row in self.rows}
         self._read: dict[tuple[str, int], tuple[int, Cell]] = {}  # with the time of its report
         self._checked: dict[Path, tuple[int, bool]] = {}
-        self._same: dict[str, str] = {}
-        seen: list[tuple[str, dict[str, Any]]] = []
+        self._same: dict[str, list[str]] = {}  # rows that train the very same model, by each of their names
+        seen: list[tuple[dict[str, Any], list[str]]] = []
         for row in self.rows:
             if not row.members and not row.of:
                 made = effective(self.recipe(row, 0))
-                self._same[row.name] = next((name for name, other in seen if other == made), row.name)
-                seen.append((row.name, made))
+                names = next((names for other, names in seen if other == made), [])
+                if not names:
+                    seen.append((made, names))
+                names.append(row.name)
+                self._same[row.name] = names
 
     @abstractmethod
     def recipe(self, row: Row, seed: int) -> Recipe:
@@ -99,7 +110,13 @@ class Cells(ABC):
 
     def place(self, name: str, seed: int) -> Path:
         """The folder of a cell."""
-        return self.out / "cells" / f"{self._same.get(name, name)}-s{seed}"
+        return self.out / "cells" / f"{self._stored(name, seed)}-s{seed}"
+
+    def _stored(self, name: str, seed: int) -> str:
+        """The row by whose name the cell lies there: the first one that trains the same model, unless one is there."""
+        names = self._same.get(name, [name])
+        there = (one for one in names if (self.out / "cells" / f"{one}-s{seed}" / "recipe.yaml").is_file())
+        return next(there, names[0])
 
     def cost(self, name: str, seed: int) -> dict[str, Any]:
         """``cpu`` seconds, with those of the row that a cell started from, and head ``parameters``.
@@ -144,7 +161,7 @@ class Cells(ABC):
         return None
 
     def _train(self, row: Row, seed: int, folder: Path) -> None:
-        recipe = self.recipe(self.by_name[self._same[row.name]], seed)
+        recipe = self.recipe(self.by_name[self._stored(row.name, seed)], seed)
         meter = Meter(folder / "cost.json")
         done = self._finished(folder, recipe)
         run = Run.open(folder) if done else train(recipe, out=folder, resume=True, on_step=meter.step)
@@ -174,7 +191,7 @@ class Cells(ABC):
         changed = (folder / "report.json").stat().st_mtime_ns
         if self._checked.get(folder, (0, False))[0] != changed:
             try:
-                same = self._finished(folder, self.recipe(self.by_name[self._same[row.name]], seed))
+                same = self._finished(folder, self.recipe(self.by_name[self._stored(row.name, seed)], seed))
             except XRetrieveError:  # another recipe, or one that this version cannot read
                 same = False
             self._checked[folder] = changed, same
@@ -200,12 +217,11 @@ class Cells(ABC):
         The folder is read anew each time: several processes may fill one table.
         """
         found = {}
+        seeds = sorted({path.parent.name.rpartition("-s")[2] for path in self.out.glob("cells/*/report.json")})
         for row in self.rows:
-            name = self._same.get(row.name, row.name)
-            for path in self.out.glob(f"cells/{name}-s*/report.json"):
-                seed = path.parent.name.removeprefix(f"{name}-s")
-                if seed.isdigit() and self.current(row, int(seed)):
-                    found[row.name, int(seed)] = self.cell(row.name, int(seed))
+            for seed in (int(text) for text in seeds if text.isdigit()):
+                if self.current(row, seed):
+                    found[row.name, seed] = self.cell(row.name, seed)
         return found
 
     def run(self, names: Sequence[str] | None = None, seeds: Sequence[int] = (0,)) -> Iterator[dict[str, Any]]:

@@ -62,7 +62,7 @@ def columns(claim: Claim, found: Found) -> list[dict[str, Any]]:
     if claim.task != "multi_query":
         return [{"name": m, "label": m.replace("_", " "), "interval": True} for m in found.metrics]
     names = [name for name in found.rows[0]["values"] if name.endswith("_r1")] if found.rows else []
-    return [{"name": name, "label": f"R@1 after {turn}", "interval": turn == len(names)}
+    return [{"name": name, "label": f"after {turn}", "interval": turn == len(names)}
             for turn, name in enumerate(names, start=1)]  # fmt: skip
 
 
@@ -120,7 +120,8 @@ def page(report: ClaimsReport, drawn: Drawn) -> str:
         claim = BY_KEY[key]
         shown = [
             {**asdict(one), "columns": columns(claim, one), "budget": budget(one),
-             "printed": any(row["published"] for row in one.rows), "pairs_of": [(one.data, pair) for pair in one.pairs],
+             "rounds": claim.task == "multi_query", "printed": any(row["published"] for row in one.rows),
+             "pairs_of": [(one.data, pair) for pair in one.pairs],
              "plots": [{"caption": p.caption, "svg": svg(*p.drawn, p.name, p.legend)} for p in drawn[key, one.data]]}
             for one in many
         ]  # fmt: skip
@@ -140,7 +141,7 @@ def terminal(report: ClaimsReport) -> str:
     for data, pair in summary(report):
         (metric, found), *_ = pair["gains"].items()
         lines += [f"{data}: {pair['what']}", f"    {metric} {tables.gained(found)}: {pair['verdict']}; "
-                  f"published: {pair['published'] or 'no number printed'}"]  # fmt: skip
+                  f"published: {pair['published'] or 'none known'}"]  # fmt: skip
     skipped = [(key, name, why) for key, many in report.skipped.items() for name, why in many.items()]
     lines += [f"not measured, {key}, {name}: {why}" for key, name, why in skipped]
     return "\n".join([*lines, *(f"stopped: {why}" for why in report.stopped)])
@@ -159,6 +160,8 @@ def markdown(report: ClaimsReport, drawn: Drawn) -> str:
             lines += ["", f"### {one.data}", ""]
             lines += [text for text in (f"{one.setting}." * bool(one.setting), budget(one)) if text]
             lines += [f"Rows without a finished cell: {', '.join(one.absent)}."] if one.absent else []
+            if one.rows and claim.task == "multi_query":
+                lines += ["", "R@1 after each round, percent:"]
             if one.rows:
                 lines += ["", *_rows(claim, one)]
             if one.pairs:
@@ -202,7 +205,7 @@ def _pairs(rows: list[tuple[str, dict[str, Any]]], with_data: bool = False) -> l
                             "seeds", "measured here", "published by others"])  # fmt: skip
     for data, pair in rows:
         for i, (metric, found) in enumerate(pair["gains"].items()):
-            first = [pair["verdict"], pair["published"] or "no number printed"] if i == 0 else ["", ""]
+            first = [pair["verdict"], pair["published"] or "none known"] if i == 0 else ["", ""]
             against = f"`{pair['a']}`" + (" (chosen by these numbers)" if pair["chosen"] else "")
             lines.append(tables.line([pair["what"] if i == 0 else "", *[data] * with_data, f"`{pair['b']}`", against,
                                       metric.replace("_", " "), tables.gained(found),

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from xretrieve.bench import tables
-from xretrieve.bench.cells import Cells
+from xretrieve.bench.cells import Cells, placed
 from xretrieve.bench.rows import Row
 from xretrieve.config import from_dict, to_dict
 from xretrieve.data.cache import FeatureCache
@@ -161,7 +161,7 @@ class HeadCells(Cells):
         """(N, C) float32 of the test split, kept beside the run."""
         path = run.folder / f"scores-{run.report.matcher['fingerprint']}.npy"
         if not path.is_file():
-            scores, _ = score_matrix(run.matcher(), self._split(), cache=FeatureCache())
+            scores, _ = score_matrix(placed(run.matcher()), self._split(), cache=FeatureCache())
             with atomic_path(path) as part, open(part, "wb") as handle:
                 np.save(handle, np.ascontiguousarray(scores))
         return np.load(path)  # type: ignore[no-any-return]

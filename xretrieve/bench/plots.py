@@ -9,6 +9,8 @@ from typing import Any
 from xretrieve.evaluation.plots import CYCLE, new_figure
 from xretrieve.utils.files import atomic_path
 
+COLOURS = (*CYCLE, "#c0392b", "#17a2b8", "#8c6d31", "#5b8c2a", "#5d6673")
+
 
 def rounds_plot(rows: Sequence[dict[str, Any]], turns: int, k: int = 1, width: float = 9.0) -> tuple[Any, Any]:
     """R@k against the round, a line for each row of a table (:func:`~xretrieve.bench.tables.table_rows`) with its 95 %
@@ -16,10 +18,10 @@ def rounds_plot(rows: Sequence[dict[str, Any]], turns: int, k: int = 1, width: f
     figure, axis = new_figure(width, 0.58 * width)
     x = list(range(1, turns + 1))
     for i, row in enumerate(rows):
-        colour = CYCLE[i % len(CYCLE)]
+        colour = COLOURS[i % len(COLOURS)]
         names = [f"round{t}_r{k}" for t in x]
         low, high = zip(*(row["intervals"][name] for name in names), strict=True)
-        style = ("o-", "o--", "o:")[i // len(CYCLE) % 3]
+        style = ("o-", "o--", "o:")[i // len(COLOURS) % 3]
         star = "*" if row["kind"] == "average" else ""
         axis.plot(x, [row["values"][name] for name in names], style, markersize=3.5, color=colour,
                   label=row["name"] + star)  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from xretrieve.bench import tables
-from xretrieve.bench.cells import Cells
+from xretrieve.bench.cells import Cells, placed
 from xretrieve.bench.plots import rounds_plot, save_png
 from xretrieve.bench.recipes import known_rows, table_recipe
 from xretrieve.bench.rows import Row
@@ -119,7 +119,8 @@ class SetCells(Cells):
             return
         name, test = f"multi_query/{self.data}-{row.name}-s{seed}", test_split(self.dataset)
         if row.combine:
-            report = evaluate(run.matcher(), test, protocol=self.protocol, cache=FeatureCache(), combine=row.combine)
+            model = placed(run.matcher())
+            report = evaluate(model, test, protocol=self.protocol, cache=FeatureCache(), combine=row.combine)
         else:
             sets = query_sets(test, run.report.turns)  # type: ignore[attr-defined]
             if self._levels is None or self._levels[0] != run.folder:  # the model is run once for all its rows

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xretrieve.bench import tables
-from xretrieve.bench.cells import Cells
+from xretrieve.bench.cells import Cells, placed
 from xretrieve.bench.ready import missing
 from xretrieve.bench.rows import Cell, Row, chosen
 from xretrieve.data import datasets
@@ -99,8 +99,8 @@ class SuiteCells(Cells):
         """The report of a model that is ready, made once."""
         folder = self.out / "ready" / ready.folder
         if not (folder / "report.json").is_file():
-            report = evaluate(load(ready.model), test_split(ready.like.dataset), protocol=ready.like.protocol,
-                              cache=FeatureCache(), name=ready.model)  # fmt: skip
+            report = evaluate(placed(load(ready.model)), test_split(ready.like.dataset), cache=FeatureCache(),
+                              protocol=ready.like.protocol, name=ready.model)  # fmt: skip
             report.save(folder)
         return Cell(Report.load(folder))
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from xretrieve.backbones.colours import colour_histograms
 from xretrieve.backbones.grids import full_mask, grid_tokens
 from xretrieve.backbones.images import ImageBackbone
 from xretrieve.backbones.places import Fit, Size, grid_shape
@@ -35,6 +36,7 @@ class TimmImages(ImageBackbone):
     With ``cells``, the grid is averaged to that many rows and columns (windows overlap where they must).
     With ``places``, the pooled vector also says where in the picture the maps of ``layers`` have what: a grid of that
     many rows and columns (a level of the spatial pyramid of Lazebnik et al., CVPR 2006).
+    With ``colours``, it also says which colours the pixels have (see :mod:`xretrieve.backbones.colours`).
     """
 
     def __init__(self, rest: str, model: nn.Module, data: dict[str, Any], options: dict[str, Any]) -> None:
@@ -51,6 +53,7 @@ class TimmImages(ImageBackbone):
         self.layers: list[int] = options["layers"] or []
         self.side: int | None = options["cells"]
         self.places: int = options.get("places", 0)
+        self.colours: int = options.get("colours", 0)
         with self.inference():
             tokens = self(torch.zeros(1, *data["input_size"], dtype=torch.uint8))
         self.local_dim, self.pooled_dim = tokens.local.shape[-1], tokens.pooled.shape[-1]
@@ -103,6 +106,7 @@ class TimmImages(ImageBackbone):
         pooled = self.model.forward_head(features, pre_logits=True).float()
         pooled = pooled if columns is None else torch.cat([pooled, columns.mean(1)], -1)
         pooled = pooled if where is None else torch.cat([pooled, where], -1)
+        pooled = torch.cat([pooled, colour_histograms(batch, self.colours)], -1) if self.colours else pooled
         return Tokens(joined, full_mask(joined), pooled)
 
     def fit(self) -> tuple[Size, Size, Fit] | None:
@@ -136,6 +140,7 @@ def create(
     layers: Sequence[int] | None = None,
     cells: int | None = None,
     places: int = 0,
+    colours: int = 0,
     model_args: dict[str, Any] | None = None,
 ) -> TimmImages:
     """A timm model without its classifier.
@@ -151,6 +156,8 @@ def create(
         layers: numbers of earlier feature maps (of ``model.feature_info``, from 0) to join to every local token.
         cells: rows and columns that the grid is averaged to, for example 3 for 9 local tokens.
         places: rows and columns of a grid of the maps of ``layers`` that is joined to the pooled vector; 0 for none.
+        colours: steps of red, green and blue of two colour histograms that are joined to the pooled vector, of the
+            whole picture and of its middle: 8 for 2 x 512 numbers; 0 for none.
         model_args: handed to ``timm.create_model``, for example ``{"pad_type": "same"}``.
     """
     import timm
@@ -164,6 +171,9 @@ def create(
     if places and (places < 0 or not layers or pooled != "model"):
         raise XRetrieveError(f"timm:{rest}: places={places} joins the maps of `layers` to the pooled vector of the "
                              "model; give 1 or more, with layers and pooled='model', or leave it out")  # fmt: skip
+    if colours and (not 2 <= colours <= 16 or pooled != "model"):
+        raise XRetrieveError(f"timm:{rest}: colours={colours} joins histograms of as many steps to the pooled vector "
+                             "of the model; give 2 to 16, with pooled='model', or leave it out")  # fmt: skip
     if size is not None and size < 1:
         raise XRetrieveError(f"timm:{rest}: size={size} pixels")
     if crop is not None and not 0 < crop <= 1:
@@ -183,7 +193,8 @@ def create(
     config = resolve_model_data_config(model, args=data)
     options = {"size": size, "mean": _three(mean), "std": _three(std), "interpolation": interpolation, "crop": crop,
                "pooled": pooled, "layers": [int(i) for i in layers] if layers else None, "cells": cells,
-               "model_args": given, **({"places": int(places)} if places else {})}  # the key only where it is new
+               "model_args": given}
+    options |= {k: int(v) for k, v in (("places", places), ("colours", colours)) if v}  # a key only where it is new
     _check_layers(rest, model, options["layers"])
     return TimmImages(rest, model, {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}, options)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads.composed import unit
+from xretrieve.heads.image_readers import ImageReaders
 from xretrieve.heads.sides import Perceptron
 from xretrieve.utils.dropout import Dropout
 
@@ -35,6 +36,9 @@ class ReadingOptions:
         smoothing: label smoothing where the readers learn from tags.
         floor: probability added before the logarithm of the gallery side; a value that a picture cannot have costs no
             more than its logarithm.
+        own: attributes that a reader of their own reads off pictures, from all image features.
+        own_hidden: width between the two layers of such a reader.
+        image_features: the other attributes are read off the first so many image features; 0: off all.
     """
 
     image_hidden: int = 512
@@ -45,9 +49,13 @@ class ReadingOptions:
     image_standardise: bool = True
     smoothing: float = 0.05
     floor: float = 0.001
+    own: list[str] = field(default_factory=list)
+    own_hidden: int = 256
+    image_features: int = 0
 
     def __post_init__(self) -> None:
-        for key, least, most in (("image_hidden", 1, math.inf), ("text_hidden", 1, math.inf), ("smoothing", 0, 1)):
+        for key, least, most in (("image_hidden", 1, math.inf), ("text_hidden", 1, math.inf), ("smoothing", 0, 1),
+                                 ("own_hidden", 1, math.inf), ("image_features", 0, math.inf)):  # fmt: skip
             if not least <= getattr(self, key) <= most:
                 raise XRetrieveError(f"head option reading.{key} is {getattr(self, key)}; it is from {least} to {most}")
         if not 0 < self.floor < 1:
@@ -79,8 +87,12 @@ class AttributeReading(nn.Module):
         self.dim, self.options = dim, options
         self.names, self.sizes = list(values), [len(known) for known in values.values()]
         total = sum(self.sizes)
-        self.image = Perceptron(image_dim, options.image_hidden, total, options.image_dropout,
-                                options.image_standardise, options.image_input_dropout)  # fmt: skip
+        self.image: nn.Module
+        if options.own or options.image_features:
+            self.image = ImageReaders(image_dim, self.names, self.sizes, options)
+        else:
+            self.image = Perceptron(image_dim, options.image_hidden, total, options.image_dropout,
+                                    options.image_standardise, options.image_input_dropout)  # fmt: skip
         self.text = Perceptron(text_dim, options.text_hidden, total, options.text_dropout)
         groups = 1 + len(self.sizes)
         last = nn.Linear(hidden, 2 * groups)

@@ -34,6 +34,7 @@ def direct(**keys: Any) -> dict[str, Any]:
 
 
 POOLED = {"image.options.layers": None, "image.options.places": 0}  # the backbone's mean alone, as published heads read
+COLOURS = {"image.options.colours": 8}  # colour histograms beside what the recipes read
 ROWS = [
     Row("image", "reference image alone, after stage 2"),
     Row("text", "text alone, after stage 2"),
@@ -65,10 +66,15 @@ ROWS = [
     Row("tirg-pooled-staged", "TIRG with stage 2, on the mean alone", "tirg", POOLED, start="sum-pooled"),
     Row("plain-pooled-staged", "plain progressive on the mean alone", "plain", POOLED, start="sum-pooled"),
     Row("progressive-pooled", "progressive on the backbone's mean alone", "progressive", POOLED),
+    Row("sum-colours", "sum after stage 2, with colour histograms", "sum", COLOURS),
+    Row("tirg-colours", "TIRG without stage 2, with colour histograms", "tirg", direct(**COLOURS)),
+    Row("tirg-colours-staged", "TIRG with stage 2 and colour histograms", "tirg", COLOURS, start="sum-colours"),
+    Row("progressive-colours", "progressive; its reader of colours sees colour histograms, too", "progressive",
+        {**COLOURS, "head.options.reading": {"own": ["colour"], "image_features": 2800}}),
 ]  # fmt: skip
 METRICS = {"products": ("mean_relaxed_r10", "mean_strict_r10", "same_model_strict_r10"),
            "scenes": ("mean_relaxed_r1", "mean_strict_r1", "mean_relaxed_r10")}  # fmt: skip
-OPPONENTS = ("tirg-direct", "tirg", "tirg-pooled", "tirg-pooled-staged")
+OPPONENTS = ("tirg-direct", "tirg", "tirg-pooled", "tirg-pooled-staged", "tirg-colours", "tirg-colours-staged")
 # where the recipe `progressive` reads no attributes, it is the plain form itself
 PLAIN_ABOUT = {"progressive": "progressive, one pair of weights for each query",
                "progressive-direct": "the same without stage 2"}  # fmt: skip
@@ -89,9 +95,9 @@ def rows_of(data: str) -> list[Row]:
 
 def _trains(data: str, row: Row) -> bool:
     """Whether a stage is left: some datasets have no stage 2, so that a row without stage 3 would train nothing; and
-    whether a row that leaves earlier layers out has any to leave out."""
+    whether a row that leaves earlier layers out, or adds to them, has any."""
     recipe = load_recipe(recipe_name("composed", data, row))
-    if POOLED.keys() <= row.keys.keys() and not (recipe.image and recipe.image.options.get("layers")):
+    if row.keys.keys() & (POOLED.keys() | COLOURS.keys()) and not (recipe.image and recipe.image.options.get("layers")):
         return False
     stages = recipe.stages
     skipped = [row.keys.get(f"stages.{i}.skip", stage.skip) for i, stage in enumerate(stages)]

@@ -63,6 +63,7 @@ class Gallery:
         progress: bool = False,
         overwrite: bool = False,
         coarse: Matcher | None = None,
+        tokens: str = "float16",
         **index_options: Any,
     ) -> Gallery:
         """Encode pictures and write a gallery.
@@ -79,11 +80,14 @@ class Gallery:
             coarse: for a matcher whose head scores token by token and has no trained coarse space of its own: a dual
                 encoder or a pretrained model, whose vectors choose the candidates that the head then scores. Without
                 one a search scores every picture.
+            tokens: how the local tokens of such a head are kept: ``float16``, or ``int8``, half the bytes and a little
+                less exact (docs/search.md).
 
         The local tokens of such a head are kept beside the vectors (:mod:`xretrieve.gallery_tokens`). Pictures that
         cannot be read are left out and listed in :attr:`failed`.
         """
-        write_gallery(matcher, source, out, coarse, index, batch_size, cache, progress, overwrite, index_options)
+        write_gallery(matcher, source, out, coarse, index, batch_size, cache, progress, overwrite, tokens,
+                      index_options)  # fmt: skip
         return cls(Store.open(out), matcher, coarse)
 
     @classmethod

@@ -15,7 +15,7 @@ from xretrieve.gallery_index import MIN_TRAIN, GalleryIndex
 from xretrieve.gallery_items import make_plan
 from xretrieve.gallery_matchers import coarse_entry, identity
 from xretrieve.gallery_store import MANIFEST, Store
-from xretrieve.gallery_tokens import DTYPE, TokenSpool
+from xretrieve.gallery_tokens import TokenSpool, token_dtype
 from xretrieve.index import create_index
 from xretrieve.utils.files import atomic_folder
 
@@ -55,14 +55,16 @@ def write_gallery(
     cache: FeatureCache | None,
     progress: bool,
     overwrite: bool,
+    tokens: str,
     index_options: dict[str, Any],
 ) -> None:
     """Encode a source and write the gallery's folder; the arguments are those of :meth:`xretrieve.Gallery.build`."""
     create_index(index, 8, **index_options)  # a wrong name or option, or no faiss: said before an hour of encoding
     check_out(out, overwrite)
+    token_dtype(tokens)  # so is a wrong type
     whose = coarse_entry(matcher, coarse, index)
     plan = make_plan(source, [])
-    spool = TokenSpool(_nearest(out), pooled=coarse is not None) if whose else None
+    spool = TokenSpool(_nearest(out), coarse is not None, tokens) if whose else None
     encoder = Encoder(matcher, coarse, tokens=spool is not None)
     items, vectors, failed = encode_items(encoder, plan.new, batch_size, cache, progress, spool)
     failed = plan.failed + failed
@@ -75,7 +77,7 @@ def write_gallery(
         )
     more: dict[str, Any] = {}
     if spool is not None:
-        more = {"coarse": whose, "tokens": {"dim": spool.dim, "dtype": DTYPE.name, "pooled": coarse is not None}}
+        more = {"coarse": whose, "tokens": {"dim": spool.dim, "dtype": tokens, "pooled": coarse is not None}}
     with atomic_folder(out) as part:
         about = {"name": index, "options": index_options}
         store = Store.create(part, vectors.shape[1], identity(matcher), about, **more)

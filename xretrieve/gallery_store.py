@@ -122,7 +122,7 @@ class Store:
             )
         if self.has_tokens:
             tokens = self.info["tokens"]
-            self.token_parts.append(TokenPart(path, rows, tokens["dim"], tokens["pooled"]) if rows else None)
+            self.token_parts.append(_token_part(path, rows, tokens) if rows else None)
         self.parts.append(vectors)
         self.items += [_item(line) for line in lines[:rows]]
         for line in lines[rows:]:  # changes to earlier rows
@@ -152,7 +152,8 @@ class Store:
 
     def spool(self) -> TokenSpool | None:
         """Takes the tokens of pictures on their way to :meth:`change`; None where the gallery keeps none."""
-        return TokenSpool(self.folder, self.info["tokens"]["pooled"]) if self.has_tokens else None
+        about = self.info.get("tokens")
+        return TokenSpool(self.folder, about["pooled"], about["dtype"]) if about else None
 
     def tokens(self, rows: Sequence[int] | np.ndarray, local: bool = True) -> Prepared:
         """Local tokens, mask and the head's own vectors of some rows (at least one); float32 on the CPU, no extras.
@@ -272,6 +273,10 @@ class Store:
         info = info | {"revision": self.info["revision"] + 1, "updated": _now()}
         write_json(path, info)
         self.info = info
+
+
+def _token_part(path: Path, rows: int, about: dict[str, Any]) -> TokenPart:
+    return TokenPart(path, rows, about["dim"], about["pooled"], about["dtype"])
 
 
 def _item(line: dict[str, Any]) -> Item:

@@ -58,8 +58,9 @@ def tiled(
     length: tokens of each picture; 0 as many as there are.
     """
     store, random = Store.open(source.path), torch.Generator().manual_seed(0)
-    live, own = store.live(), store.info["tokens"]["pooled"]
-    spool, vectors = TokenSpool(folder, pooled=own), np.empty((size, store.info["dim"]), np.float32)
+    live, about = store.live(), store.info["tokens"]
+    spool = TokenSpool(folder, about["pooled"], about["dtype"])
+    vectors = np.empty((size, store.info["dim"]), np.float32)
     begun = time.perf_counter()
     for start in range(0, size, MADE):
         rows = live[np.arange(start, min(start + MADE, size)) % len(live)]

@@ -38,6 +38,9 @@ def index(
         str | None,
         typer.Option(help="For runs whose head compares words and regions: a dual encoder that picks the candidates."),
     ] = None,
+    tokens: Annotated[
+        str, typer.Option(help="How regions are kept for such runs: float16, or int8 (half the bytes).")
+    ] = "float16",
     out: Annotated[
         Path | None,
         typer.Option(help="The gallery's folder [default: the name of PHOTOS or of the dataset + .xr, here]."),
@@ -118,6 +121,7 @@ def index(
             progress=progress,
             overwrite=overwrite,
             coarse=other,
+            tokens=tokens,
             **apply_overrides({}, option or []),
         )
         done, failed = {"added": len(gallery)}, gallery.failed

@@ -18,7 +18,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from xretrieve.tokens import Prepared, Tokens
 
 IN_MEMORY = 256 * 2**20  # bytes of tokens that wait in memory; more of them wait on disk
 DTYPE = np.dtype(np.float16)
-DTYPES = {"float16": DTYPE, "int8": np.dtype(np.int8)}
+DTYPES: dict[str, np.dtype[Any]] = {"float16": DTYPE, "int8": np.dtype(np.int8)}
 LARGEST = 127  # of int8
 
 
@@ -91,7 +91,7 @@ class TokenSpool:
             np.save(part / "pooled.npy", np.concatenate(self._pooled))
 
 
-def token_dtype(name: str) -> np.dtype:
+def token_dtype(name: str) -> np.dtype[Any]:
     """`float16` or `int8` as numpy knows it; another name is an error."""
     if name not in DTYPES:
         raise unknown("type of tokens", name, list(DTYPES))

@@ -61,7 +61,7 @@ def test_every_model_has_a_row_and_a_line_that_makes_it_again(here: Path, capsys
     trained = "runs/bench/scenes/cells/image_text.scenes-dual-s0"
     assert main([*ask[:2], *SMALL, "--models", "dual", trained, "hf-hub:no/such"]) == 0
     out = capsys.readouterr().out
-    assert "## full" in out and f"`{trained}, full`" in out and "skipped: hf-hub:no/such, full: " in out
+    assert "## full" in out and f"| `{trained}, full` | run |" in out and "skipped: hf-hub:no/such, full: " in out
     found = read(Path("runs/leaderboard.jsonl"))
     assert len(found) == 3, "the same model under the same protocol is one result"
 

@@ -63,7 +63,7 @@ def entries(cells: SuiteCells) -> list[dict[str, Any]]:
         if (cells.out / "ready" / one.folder / "report.json").is_file():
             own = one.like.dataset
             command = f"xretrieve evaluate {one.model} --dataset {own.name} --protocol {one.like.protocol}"
-            told.append(_entry(cells.measure(one), one.model, "zero-shot", cells.out / "ready" / one.folder,
+            told.append(_entry(cells.measure(one), one.model, one.kind, cells.out / "ready" / one.folder,
                                command=command))  # fmt: skip
     return told
 

@@ -57,6 +57,11 @@ class Ready:
         return f"{self.model}, {self.like.protocol}"
 
     @property
+    def kind(self) -> str:
+        """``zero-shot`` for a pretrained name, ``run`` for a run folder."""
+        return "run" if Path(self.model).is_dir() else ZERO_SHOT
+
+    @property
     def folder(self) -> str:
         """Of the report."""
         return re.sub(r"[^\w.-]+", "-", self.name)
@@ -111,7 +116,7 @@ class SuiteCells(Cells):
 
     def all_rows(self) -> list[Row]:
         """Recipes, then the models that are ready."""
-        return [*self.rows, *(Row(one.name, "without training here", kind=ZERO_SHOT) for one in self.ready)]
+        return [*self.rows, *(Row(one.name, "without training here", kind=one.kind) for one in self.ready)]
 
     def write(self) -> dict[str, Any]:
         """Write ``table.json`` and ``table.md``: a part for each protocol; returns what the JSON holds."""

@@ -51,8 +51,10 @@ def to_dict(report: ClaimsReport) -> dict[str, Any]:
     told = []
     for key, many in report.found.items():
         claim = BY_KEY[key]
-        told.append({"key": key, "task": claim.task, "title": claim.title, "paper": claim.paper, "says": claim.says,
-                     "note": claim.note, "found": [asdict(one) for one in many], "skipped": report.skipped[key]})  # fmt: skip
+        told.append({
+            "key": key, "task": claim.task, "title": claim.title, "paper": claim.paper, "says": claim.says,
+            "note": claim.note, "found": [asdict(one) for one in many], "skipped": report.skipped[key],
+        })  # fmt: skip
     return {"quick": report.quick, "note": QUICK if report.quick else "", "created": report.created,
             "versions": report.versions, "seconds": report.seconds, "claims": told}  # fmt: skip
 

@@ -105,6 +105,11 @@ def test_where_filters(built, capsys):
     assert status == 2 and "did you mean 'folder'" in err and out == ""
 
 
+def test_a_folder_that_is_not_there_is_said_before_a_model_is_fetched(tmp_path, capsys):
+    status, _, err = call(capsys, "index", tmp_path / "nowhere", "--out", tmp_path / "x.xr")
+    assert status == 2 and "no folder and no picture at" in err and "hub" not in err
+
+
 def test_pictures_that_are_gone_are_said_and_removed_on_request(run, photos, tmp_path, capsys):
     some, folder = tmp_path / "some", tmp_path / "some.xr"
     shutil.copytree(photos, some)

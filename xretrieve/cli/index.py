@@ -87,6 +87,8 @@ def index(
         )
     if add and (overwrite or option or index_name != "flat"):
         raise XRetrieveError("--add keeps the gallery and its index; leave out --overwrite, --index and --option")
+    if photos is not None and not photos.expanduser().exists():  # before a model is fetched
+        raise XRetrieveError(f"no folder and no picture at {photos}")
     if prune and not add:
         raise XRetrieveError("--prune removes from a gallery that is there; write --add too")
     out = out or Path((dataset or photos.resolve().name or "photos") + ".xr")  # type: ignore[union-attr]

@@ -78,7 +78,7 @@ class Matchers:
         return self._loaded[key]
 
     def _load(self, key: str) -> Matcher:
-        from xretrieve.matcher import load
+        from xretrieve.matcher import load_one
 
         folder, about = self._store.folder, self._store.info[key]
         argument, option = GIVEN[key]
@@ -88,7 +88,7 @@ class Matchers:
                 f"{folder} {made} {about['name']!r}, which was never saved; pass {argument} to Gallery.open"
             )
         try:
-            return load(about["source"], **about.get("source_options", {}))
+            return load_one(about["source"], **about.get("source_options", {}))
         except XRetrieveError as error:
             raise XRetrieveError(
                 f"{folder} {made} {about['source']}, which cannot be loaded: {error} "

@@ -180,11 +180,11 @@ QUICK = {
     ("rounds", "flickr8k"): (_FLICKR, "protocol=rounds", "stages.0.epochs=6", "stages.0.eval_every=6"),
     ("streams", "scenes"): (_SCENES, "stages.0.epochs=4", "stages.0.eval_every=4", "stages.1.epochs=1",
                             "stages.1.eval_every=1"),
-    ("streams", "flickr8k"): (_FLICKR, "protocol=full", "stages.0.eval_every=8"),
+    ("streams", "flickr8k"): (_FLICKR, "protocol=full", "stages.0.epochs=6", "stages.0.eval_every=6"),
     ("stages", "scenes"): (_SCENES, "stages.0.epochs=4", "stages.1.epochs=4", "stages.0.eval_every=4",
                            "stages.1.eval_every=4"),
     ("stages", "products"): (
-        "dataset.options={train: 2000, val: 300, test: 500}", "stages.0.epochs=8", "stages.0.eval_every=8",
-        "stages.1.eval_every=6",
+        "dataset.options={train: 2000, val: 300, test: 500}", "stages.0.epochs=6", "stages.0.eval_every=6",
+        "stages.1.epochs=4", "stages.1.eval_every=4",
     ),
 }  # fmt: skip

@@ -153,11 +153,15 @@ CLAIMS = (
         "The abstract fixes the stages and the adaptive weights; every equation between is this project's own. The "
         "paper's opponents are inferred from its quotients.",
         ("sum", "sum-trained", "dqu", "combiner", "tirg", "tirg-direct", "plain", "plain-no-label", "plain-half",
-         "plain-direct", "progressive", "progressive-direct", "progressive-no-stage3"),
+         "plain-direct", "progressive", "progressive-direct", "progressive-no-stage3", "tirg-pooled",
+         "tirg-pooled-staged", "progressive-pooled"),
         ("sum", "tirg", "plain-no-label", "plain-half", "progressive", "progressive-direct", "progressive-no-stage3"),
         (
             Pair(BEST, "progressive", "the progressive composer against the best baseline on the same features",
                  PROGRESSIVE, True),
+            Pair("tirg-pooled", "progressive-pooled", "the progressive composer against TIRG as published (no stage "
+                 "2), both on the backbone's mean alone", PROGRESSIVE, True),
+            Pair("tirg-pooled-staged", "progressive-pooled", "the same against TIRG with this project's stage 2"),
             Pair("progressive-direct", "progressive", "stage 2 (the domain) on against off", main=True),
             Pair("progressive-no-stage3", "progressive", "stage 3 (triplets) on against off", main=True),
             Pair("plain-half", "plain-no-label", "one pair of adaptive weights for each query against one half each",

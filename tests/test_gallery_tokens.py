@@ -385,16 +385,3 @@ def test_explanations_name_words_and_places(alone, riding):
     riding.remove(ranking.ids)
     with pytest.raises(XRetrieveError, match="no longer in"):
         ranking.explain(0)
-
-
-def test_boxes_of_precomputed_regions_are_told(tmp_path):
-    rng = np.random.default_rng(0)
-    np.save(tmp_path / "ims.npy", rng.standard_normal((4, 3, 6)).astype(np.float32))
-    np.save(tmp_path / "boxes.npy", np.arange(48).reshape(4, 3, 4))
-    matcher = tiny_matcher("scan", image=xr.create_backbone("regions", dim=6, boxes=tmp_path / "boxes.npy"))
-    rows = [FeatureRow(tmp_path / "ims.npy", i) for i in range(4)]
-    data = RetrievalDataset("toy", "test", list("abcd"), rows, [], [], np.array([]), 4, "precomp")
-    Gallery.build(matcher, data, tmp_path / "g.xr")
-    ranking = Gallery.open(tmp_path / "g.xr", matcher).search(QUERY, k=4)
-    boxes = ranking.explain(ranking.ids.index("c"))["attention"]["layout"]["boxes"]
-    assert boxes == [[24, 25, 26, 27], [28, 29, 30, 31], [32, 33, 34, 35]]

@@ -19,6 +19,6 @@ def test_boxes_of_precomputed_regions_are_told(tmp_path):
     rows = [FeatureRow(tmp_path / "ims.npy", i) for i in range(4)]
     data = RetrievalDataset("toy", "test", list("abcd"), rows, [], [], np.array([]), 4, "precomp")
     Gallery.build(matcher, data, tmp_path / "g.xr")
-    ranking = Gallery.open(tmp_path / "g.xr", matcher).search(QUERY, k=4)
+    ranking = Gallery.open(tmp_path / "g.xr", matcher).search("a red dog", k=4)
     boxes = ranking.explain(ranking.ids.index("c"))["attention"]["layout"]["boxes"]
     assert boxes == [[24, 25, 26, 27], [28, 29, 30, 31], [32, 33, 34, 35]]

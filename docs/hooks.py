@@ -20,16 +20,20 @@ DRAWING = re.compile(r'<img alt="([^"]*)" src="([^"]*\.svg)"\s*/?>')
 OUTSIDE = {
     **{f"tasks/{p.parent.name}/README.md": f"tasks/{p.parent.name}.md" for p in ROOT.glob("tasks/*/README.md")},
     **{name: name.lower() for name in ("CHANGELOG.md", "CONTRIBUTING.md") if (ROOT / name).is_file()},
+    "benchmarks/results/claims/report.md": "claims.md",
 }
+PICTURES = {f"plots/{p.name}": p for p in (ROOT / "benchmarks/results/claims/plots").glob("*.png")}  # beside claims.md
 SOURCES = {page: name for name, page in OUTSIDE.items()}
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages that lie outside ``docs/``."""
+    """Add the pages that lie outside ``docs/``, and their pictures."""
     from mkdocs.structure.files import File
 
     for name, page in OUTSIDE.items():
         files.append(File.generated(config, page, content=(ROOT / name).read_text(encoding="utf-8")))
+    for uri, path in PICTURES.items():
+        files.append(File.generated(config, uri, abs_src_path=str(path)))
     return files
 
 

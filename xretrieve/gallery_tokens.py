@@ -154,7 +154,6 @@ class TokenPart:
         tokens = self._values(index, self.local.shape[1])
         return (tokens if inside.all() else tokens.masked_fill_(~torch.from_numpy(inside)[..., None], 0)), mask
 
-
     def _values(self, where: slice | np.ndarray, width: int) -> Tensor:
         """The first ``width`` values of some tokens, float32."""
         values = torch.from_numpy(self.local[where, :width] if isinstance(where, slice) else self.local[where]).float()

@@ -17,8 +17,6 @@ its rows are the exact index and HNSW.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,10 +27,12 @@ import numpy as np
 import torch
 
 import xretrieve as xr
+from xretrieve.bench.tables import machine_line
 from xretrieve.data.cache import FeatureCache
 from xretrieve.data.triplets import composed
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.cascade import asked, both_scores, cascade_ranks, tune
+from xretrieve.evaluation.evaluator import versions
 from xretrieve.gallery import Gallery
 from xretrieve.gallery_asked import Ask
 from xretrieve.gallery_blend import blended
@@ -41,9 +41,9 @@ from xretrieve.gallery_matchers import Matchers
 from xretrieve.gallery_search import Stages
 from xretrieve.gallery_store import Store
 from xretrieve.heads.composed import ComposedHead
-from xretrieve.training.recipes import recipe_of
+from xretrieve.training.build import load_split
+from xretrieve.training.recipes import dataset_config
 from xretrieve.utils.files import write_json
-from xretrieve.version import __version__
 
 if TYPE_CHECKING:
     from xretrieve.matcher import Matcher
@@ -52,16 +52,6 @@ KS = (1, 5, 10)
 BATCH = 16
 RERANKS = ["0", "10", "20", "50", "100", "200", "all"]
 INDEXES = ("flat", "hnsw")
-
-
-def split_of(run: str, split: str) -> Any:
-    """One split of the dataset that a run was trained on."""
-    own = recipe_of(run).get("dataset", {})
-    if "name" not in own:
-        raise XRetrieveError(f"{run} has no recipe.yaml that names a dataset")
-    return xr.datasets.load(
-        own["name"], root=own.get("root"), split=split, layout=own.get("layout"), **own.get("options", {})
-    )
 
 
 def searched(gallery: Gallery, queries: list[Any], wanted: list[str], **how: Any) -> tuple[np.ndarray, float]:
@@ -119,7 +109,7 @@ def stages_of(
     """The rows of a head that scores token by token."""
     gallery, cache = build(), FeatureCache()
     matcher = gallery.matcher
-    tuned = None if gallery.bounded else tune(gallery, split_of(head, "val"), cache=cache)
+    tuned = None if gallery.bounded else tune(gallery, load_split(dataset_config(head), "val"), cache=cache)
     scores = both_scores(matcher, gallery.coarse, data, most, cache)
     said, positive = asked(matcher, data, most)
     sets, chosen = any(len(texts) > 1 for texts in said), evenly(len(said), timed)
@@ -174,7 +164,7 @@ def measure(
 ) -> dict[str, Any]:
     """The table's rows, and what they were measured on."""
     matcher, other, cache = xr.load(head), xr.load(coarse) if coarse else None, FeatureCache()
-    data = split_of(head, split)
+    data = load_split(dataset_config(head), split)
     with tempfile.TemporaryDirectory() as place:
         made = iter(range(len(INDEXES)))
 
@@ -188,8 +178,7 @@ def measure(
     by = other.name if other else "an index of its vectors" if alone else "its own"
     return {
         "head": matcher.name, "coarse": by, "dataset": f"{data.name}/{split}", "images": len(data), **found,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "versions": {"xretrieve": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        "versions": versions() | {"threads": str(torch.get_num_threads())},
     }  # fmt: skip
 
 
@@ -199,7 +188,7 @@ def show(result: dict[str, Any]) -> None:
     tuned, rows = result["tuned"], result["rows"]
     print(f"{result['head']} behind {result['coarse']}, {result['dataset']}: {result['queries']} {result['kind']} rank "
           f"{result['images']} images, {result['timed']} of them are timed")  # fmt: skip
-    print(f"{result['machine']}, torch {torch.__version__}, xretrieve {__version__}")
+    print(machine_line(result["versions"]))
     if tuned is not None:
         lost = f"{tuned['lost']:.2f} points lost"
         print(f"chosen on val: {tuned['rerank']} candidates ({lost}), blend {tuned['blend']:g}")

@@ -12,23 +12,21 @@ Ties count by their expected rank.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 import xretrieve as xr
+from xretrieve.bench.tables import machine_line
 from xretrieve.data.cache import FeatureCache
 from xretrieve.errors import XRetrieveError
+from xretrieve.evaluation.evaluator import versions
 from xretrieve.heads.scoring import score_matrix, score_pairs
 from xretrieve.utils.files import write_json
-from xretrieve.version import __version__
 
 KS = (1, 5, 10)
 
@@ -84,8 +82,7 @@ def measure(head_run: str, coarse_run: str | None, dataset: str, split: str, top
     return {
         "head": matcher.name, "coarse": fast.name, "dataset": f"{dataset}/{split}", "images": len(data),
         "captions": len(data.captions), "precision": precision, "rows": rows,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "versions": {"xretrieve": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        "versions": versions() | {"threads": str(torch.get_num_threads())},
     }  # fmt: skip
 
 
@@ -102,7 +99,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     a = parser.parse_args(arguments)
     result = measure(a.head, a.coarse, a.dataset, a.split, a.tops, a.precision)
     print(f"{result['head']} behind {result['coarse']}, {result['dataset']}: {result['captions']} captions rank "
-          f"{result['images']} images, {a.precision}; {result['machine']}, torch {torch.__version__}")  # fmt: skip
+          f"{result['images']} images, {a.precision}. {machine_line(result['versions'])}")  # fmt: skip
     print("| text to image | R@1 | R@5 | R@10 | CPU seconds | of all pairs |\n|---|---|---|---|---|---|")
     for row in result["rows"]:
         print(f"| {row['name']} | {row['r1']:.1f} | {row['r5']:.1f} | {row['r10']:.1f} | {row['cpu']:.2f} | "

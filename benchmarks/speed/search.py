@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -31,6 +29,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from xretrieve.bench.tables import machine_line
+from xretrieve.evaluation.evaluator import versions
 from xretrieve.gallery import Gallery
 from xretrieve.gallery_index import GalleryIndex
 from xretrieve.gallery_items import Item
@@ -40,7 +40,6 @@ from xretrieve.index import create_index, load_index
 from xretrieve.query import Text
 from xretrieve.tokens import Tokens
 from xretrieve.utils.files import write_json
-from xretrieve.version import __version__
 
 WORDS = "dog man snow beach child red blue water grass bike runs jumps sits two black white street ball".split()
 MADE = 2000  # pictures that are made at a time
@@ -265,8 +264,7 @@ def measure(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {
         "index": str(a.index), "head": source.matcher.name, "tokens": max(Store.open(a.index).longest, a.tokens),
         "token_width": source.info["tokens"]["dim"], "width": source.info["dim"], "model": model, "rows": rows,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "versions": {"xretrieve": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        "versions": versions() | {"threads": str(torch.get_num_threads())},
     }  # fmt: skip
 
 
@@ -288,8 +286,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=a.folder) as place:
         found = measure(a, Path(place))
     print(f"{found['head']}: {found['tokens']} tokens of {found['token_width']}, vectors of {found['width']}; "
-          f"the model takes {found['model']['p50_ms']:.1f} ms a query; {found['machine']}")
-    print(f"xretrieve {__version__}, torch {torch.__version__}")
+          f"the model takes {found['model']['p50_ms']:.1f} ms a query")
+    print(machine_line(found["versions"]))
     print("| pictures | how | re-ranked | clients | p50 ms | p95 ms | CPU ms | per s | index s | recall@10 | "
           "disk bytes | memory |\n|" + "---|" * 12)  # fmt: skip
     for row in found["rows"]:

@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import os
-import platform
 import random
 import signal
 import statistics
@@ -29,8 +27,9 @@ from typing import Any
 
 import httpx
 
+from xretrieve.bench.tables import machine_line
+from xretrieve.evaluation.evaluator import versions
 from xretrieve.utils.files import write_json
-from xretrieve.version import __version__
 
 WORDS = "dog man snow beach child red blue water grass bike runs jumps sits two black white street ball".split()
 
@@ -114,7 +113,7 @@ def measure(index: str, clients: int, seconds: float, malformed: int, more: list
         "malformed": dict(bad), "errors": errors, "per_second": len(waits) / seconds,
         "p50_ms": 1000 * statistics.median(waits), "p95_ms": 1000 * waits[int(0.95 * len(waits))],
         "memory_before_mib": before, "memory_after_mib": after,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores", "xretrieve": __version__,
+        "versions": versions(),
     }  # fmt: skip
 
 
@@ -132,8 +131,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     print(f"{found['searches']} searches by {found['clients']} clients in {found['seconds']:g} s, "
           f"{found['per_second']:.1f} a second: p50 {found['p50_ms']:.0f} ms, p95 {found['p95_ms']:.0f} ms")
     print(f"answers {found['answers']}; malformed {found['malformed']}; errors {found['errors']}")
-    print(f"memory {found['memory_before_mib']:.0f} MiB before, {found['memory_after_mib']:.0f} MiB after; "
-          f"{found['machine']}")
+    print(f"memory {found['memory_before_mib']:.0f} MiB before, {found['memory_after_mib']:.0f} MiB after")
+    print(machine_line(found["versions"]))
     if a.out is not None:
         write_json(a.out, found)
     return found

@@ -9,8 +9,8 @@ import yaml
 
 from xretrieve.config import to_dict
 from xretrieve.errors import XRetrieveError
-from xretrieve.training.recipe import LossConfig, Recipe, StageConfig
-from xretrieve.training.recipes import find_weights, list_recipes, load_recipe, save_recipe
+from xretrieve.training.recipe import DatasetConfig, LossConfig, Recipe, StageConfig
+from xretrieve.training.recipes import dataset_config, find_weights, list_recipes, load_recipe, save_recipe
 
 MINIMAL = {
     "name": "x/tiny",
@@ -119,3 +119,17 @@ def test_what_learns_by_default(tiny: Path) -> None:
     assert isinstance(recipe, Recipe) and recipe.trained(0) == ["text", "head"]
     recipe.stages.append(StageConfig(LossConfig("hinge"), epochs=1, train=["head"]))
     assert recipe.trained(1) == ["head"]
+
+
+def test_the_dataset_of_a_run_is_that_of_its_recipe_unless_another_one_is_named(tmp_path: Path) -> None:
+    own = {"name": "scenes", "root": "/data", "layout": "regions", "options": {"scenes": 9}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(MINIMAL | {"dataset": own}), encoding="utf-8")
+    run = str(tmp_path)
+    assert dataset_config(run) == dataset_config(run, "scenes") == DatasetConfig(**own)
+    assert dataset_config(run, root=tmp_path, layout="photos") == DatasetConfig(
+        "scenes", str(tmp_path), "photos", {"scenes": 9}
+    )
+    assert dataset_config(run, "flickr8k") == DatasetConfig("flickr8k")
+    assert dataset_config("open_clip:RN50/openai", "flickr8k") == DatasetConfig("flickr8k")
+    with pytest.raises(XRetrieveError, match="open_clip:RN50/openai has no recipe.yaml .* write --dataset NAME"):
+        dataset_config("open_clip:RN50/openai")

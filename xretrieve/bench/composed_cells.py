@@ -90,10 +90,10 @@ def rows_of(data: str) -> list[Row]:
             for row in ROWS if row.name != "progressive-attributes"
         ]  # fmt: skip
     there = known_rows("composed", data, rows)
-    return known_rows("composed", data, [row for row in there if _trains(data, row)])
+    return known_rows("composed", data, [row for row in there if _applies(data, row)])
 
 
-def _trains(data: str, row: Row) -> bool:
+def _applies(data: str, row: Row) -> bool:
     """Whether a stage is left: some datasets have no stage 2, so that a row without stage 3 would train nothing; and
     whether a row that leaves earlier layers out, or adds to them, has any."""
     recipe = load_recipe(recipe_name("composed", data, row))

@@ -81,7 +81,7 @@ def run_demo(
     write_json(out / MARKER, {"recipes": list(recipes), "overrides": overrides or []})
     runs: list[Run] = []
     for recipe in chosen:
-        if runs and recipe.task in WARM and (recipe.task != "image_text" or recipe.stages[0].loss is None):
+        if runs and _warms(recipe):
             _warm_start(recipe, runs[0])
         if recipe.task == "multi_query":
             recipe.stages[0].epochs = min(SET_EPOCHS, recipe.stages[0].epochs)
@@ -92,8 +92,10 @@ def run_demo(
     say("measuring the first model untrained beside it, indexing and searching the test pictures ...")
     test = load_split(chosen[0].dataset, "test")
     reports = [run.report for run in runs if run.recipe.task == "image_text"] + [_untrained(chosen[0], test)]
-    rounds = _rounds(runs, test, out / "query_sets")
-    changes = _changes(runs, test, out / "changes")
+    rounds = _beside(
+        runs, "multi_query", test, out / "query_sets", name="mean similarity", combine="mean_similarity"
+    )
+    changes = _beside(runs, "composed", test, out / "changes", name="sum of vectors")
     gallery = Gallery.build(runs[0].matcher(), test, out / "scenes.xr", cache=FeatureCache(), progress=progress)
     queries: dict[str, Query] = {
         "text": Text(test.captions[0]),
@@ -107,6 +109,11 @@ def run_demo(
         ranking.to_html(out / f"search_{kind}.html")
     reports[0].save(out, rows=reports, log=runs[0].folder / "log.csv")
     return Demo(out, reports, rounds, changes, gallery, rankings, time.perf_counter() - started)
+
+
+def _warms(recipe: Recipe) -> bool:
+    """Whether trained encoders spare it epochs; a dual encoder of image_text is trained from its start weights."""
+    return recipe.task in WARM and not (recipe.task == "image_text" and recipe.stages[0].loss is not None)
 
 
 def _warm_start(recipe: Recipe, run: Run) -> None:
@@ -124,27 +131,17 @@ def _untrained(recipe: Recipe, test: RetrievalDataset) -> Report:
     return evaluate(build_matcher(recipe, captions), test, protocol=recipe.protocol, name=name)
 
 
-def _rounds(runs: list[Run], test: RetrievalDataset, folder: Path) -> list[Report]:
-    """What was trained for query sets, beside the mean of the sentences' scores by the first model; also written."""
-    sets = [run for run in runs if run.recipe.task == "multi_query"]
-    if not sets:
+def _beside(
+    runs: list[Run], task: str, test: RetrievalDataset, folder: Path, name: str, combine: str = ""
+) -> list[Report]:
+    """What was trained for another task, beside the first model without training for it; also written."""
+    own = [run for run in runs if run.recipe.task == task]
+    if not own:
         return []
-    name = f"{runs[0].recipe.name}, mean similarity"
-    plain = evaluate(runs[0].matcher(), test, protocol=sets[0].recipe.protocol, combine="mean_similarity", name=name)
-    reports = [*(run.report for run in sets), plain]
-    reports[0].save(folder, rows=reports, log=sets[0].folder / "log.csv")
-    return reports
-
-
-def _changes(runs: list[Run], test: RetrievalDataset, folder: Path) -> list[Report]:
-    """What was trained for a picture and a change, beside the sum of both vectors of the first model; also written."""
-    composed = [run for run in runs if run.recipe.task == "composed"]
-    if not composed:
-        return []
-    name = f"{runs[0].recipe.name}, sum of vectors"
-    plain = evaluate(runs[0].matcher(), test, protocol=composed[0].recipe.protocol, name=name)
-    reports = [*(run.report for run in composed), plain]
-    reports[0].save(folder, rows=reports, log=composed[0].folder / "log.csv")
+    plain = evaluate(runs[0].matcher(), test, protocol=own[0].recipe.protocol, combine=combine,
+                     name=f"{runs[0].recipe.name}, {name}")  # fmt: skip
+    reports = [*(run.report for run in own), plain]
+    reports[0].save(folder, rows=reports, log=own[0].folder / "log.csv")
     return reports
 
 

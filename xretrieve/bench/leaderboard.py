@@ -53,9 +53,9 @@ def append(entries: Sequence[dict[str, Any]], path: Path) -> list[int]:
 
 def entries(cells: SuiteCells) -> list[dict[str, Any]]:
     """An entry for each model that a suite has measured, those that others start from first."""
-    told = []
+    told, finished = [], cells.finished()
     for row in cells.rows:
-        for seed in sorted(seed for name, seed in cells.finished() if name == row.name):
+        for seed in sorted(seed for name, seed in finished if name == row.name):
             cell, folder = cells.cell(row.name, seed), cells.place(row.name, seed)
             recipe = to_dict(cells.recipe(row, seed))
             told.append(_entry(cell, row.recipe, "trained", folder, seed=seed, recipe=recipe))

@@ -10,13 +10,13 @@ from typing import Any
 
 import typer
 
+from xretrieve.cli.options import AsJson
 from xretrieve.config import apply_overrides
 from xretrieve.errors import XRetrieveError
 
 app = typer.Typer(help="List, check, prepare and show datasets.", add_completion=False)
 
 ROOT = typer.Option(None, "--root", help="Data root; default XRETRIEVE_DATA or ./data.")
-AS_JSON = typer.Option(False, "--json", help="Print JSON and nothing else.")
 LAYOUT = typer.Option(None, "--layout", help="E.g. karpathy, precomp, photos, regions; default: what is there.")
 OPTIONS = typer.Option([], "--option", "-o", metavar="KEY=VALUE", help="A loader option, e.g. -o photos=flickr8k.")
 
@@ -29,7 +29,7 @@ def overview(context: typer.Context) -> None:
 
 
 @app.command("list")
-def list_datasets(root: str | None = ROOT, as_json: bool = AS_JSON) -> None:
+def list_datasets(root: str | None = ROOT, as_json: AsJson = False) -> None:
     """Name the datasets, their tasks, and what of each lies under the data root."""
     from xretrieve.data import datasets
     from xretrieve.utils.files import data_root
@@ -66,7 +66,7 @@ def check(
     layout: str | None = LAYOUT,
     read: bool = typer.Option(False, "--read", help="Decode every picture and scan every feature row."),
     option: list[str] = OPTIONS,
-    as_json: bool = AS_JSON,
+    as_json: AsJson = False,
 ) -> None:
     """Say what is here, what is missing and what that does to a score. Exit status 1: a split cannot be evaluated."""
     from xretrieve.data import check as checks
@@ -103,7 +103,7 @@ def show(
     seed: int | None = typer.Option(None, "--seed", help="Draw the images at random with this seed."),
     page: Path | None = typer.Option(None, "--html", help="Also write them, with their pictures, as one web page."),
     option: list[str] = OPTIONS,
-    as_json: bool = AS_JSON,
+    as_json: AsJson = False,
 ) -> None:
     """Show a few images with their captions and regions."""
     from xretrieve.data import datasets
@@ -161,7 +161,7 @@ def prepare(
     weights: str | None = typer.Option(None, "--weights", help="Local weights file of the backbone."),
     backbone_option: list[str] = typer.Option([], "--backbone-option", metavar="KEY=VALUE", help="Its options."),
     option: list[str] = OPTIONS,
-    as_json: bool = AS_JSON,
+    as_json: AsJson = False,
 ) -> None:
     """Do once what training needs: json, vocabulary, lean features, warm cache, generated pictures."""
     from xretrieve.data import datasets

@@ -8,11 +8,13 @@ from typing import Any
 
 import typer
 
+from xretrieve.cli.options import AsJson
+
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def doctor(as_json: bool = typer.Option(False, "--json", help="Print JSON and nothing else.")) -> None:
+def doctor(as_json: AsJson = False) -> None:
     """Say what is installed, what is missing and what to do about it; status 1 if something needed is broken."""
     from xretrieve.utils.environment import examine
 

@@ -51,31 +51,22 @@ def evaluate(
     from xretrieve.evaluation.published import published_rows
     from xretrieve.evaluation.rows import member_row
     from xretrieve.matcher import load
+    from xretrieve.training.build import load_split
     from xretrieve.training.members import member_reports
-    from xretrieve.training.recipes import recipe_of
+    from xretrieve.training.recipes import dataset_config, recipe_of
 
     if protocol not in (None, "all"):
         get_protocol(protocol)  # a wrong name should not cost a model's loading time
     recipe = recipe_of(run)
     own = recipe.get("dataset", {})
-    name = dataset or own.get("name")
-    if name is None:
-        from xretrieve.errors import XRetrieveError
-
-        raise XRetrieveError(f"{run} has no recipe.yaml that names a dataset; write --dataset NAME")
+    config = dataset_config(run, dataset, root, layout)
+    name = config.name
     card = datasets.info(name)  # so should a wrong dataset
     scored = card.scored if card else "test"
     split = split or ("test" if server else scored)
     matcher = load(run, weights)
     at_home = name == own.get("name")
-    options = own.get("options", {}) if at_home else {}
-    data = datasets.load(
-        name,
-        root=root or (own.get("root") if at_home else None),
-        split=split,
-        layout=layout or (own.get("layout") if at_home else None),
-        **options,
-    )
+    data = load_split(config, split)
     cache = None
     if not no_cache:
         from xretrieve.data.cache import FeatureCache

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xretrieve.cli.options import AsJson
+
 if TYPE_CHECKING:
     from xretrieve.sharing import Kind
 
@@ -33,7 +35,7 @@ def export(
     ] = "",
     private: Annotated[bool, typer.Option("--private", help="With --hub: a new model is private.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what lies in --out.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Share a run: a folder that `xr.load` reads anywhere, with a model card made of its recipe and its report."""
     from xretrieve.errors import XRetrieveError

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xretrieve.cli.options import AsJson
 from xretrieve.utils.allocation import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def index(
             "--cache/--no-cache", help="Keep what the model computed: a stopped build then goes on where it was."
         ),
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Build a gallery over a folder of pictures or a dataset, or add to one."""
     from xretrieve.cli.search import open_gallery

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from xretrieve.cli.options import AsJson
+
 LEADERBOARD = Path("runs/leaderboard.jsonl")
 File = Annotated[Path, typer.Option(help="The leaderboard file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 app = typer.Typer(add_completion=False)
 
@@ -21,7 +22,7 @@ def rows(
     data: Annotated[str, typer.Option(help="Only this dataset.")] = "",
     protocol: Annotated[str, typer.Option(help="Only this protocol.")] = "",
     file: File = LEADERBOARD,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print what was measured, the best first; `xretrieve leaderboard show N` says how row N is made again."""
     if context.invoked_subcommand is not None:
@@ -58,7 +59,7 @@ def rows(
 def show(
     number: Annotated[int, typer.Argument(help="Of the row, first column of `xretrieve leaderboard`.")],
     file: File = LEADERBOARD,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the recipe of a row, with the commands that train it again; of a pretrained model the command alone."""
     from xretrieve.bench.leaderboard import again, entry

@@ -12,7 +12,6 @@ import typer
 from xretrieve.cli.options import AsJson, CandidateModel, GalleryModel, ModelWeights
 
 if TYPE_CHECKING:
-    from xretrieve.data.base import RetrievalDataset
     from xretrieve.gallery import Gallery
 
 app = typer.Typer(add_completion=False)
@@ -40,34 +39,18 @@ def tune(
     from xretrieve.data.cache import FeatureCache
     from xretrieve.evaluation.cascade import check_tunable
     from xretrieve.evaluation.cascade import tune as measure
+    from xretrieve.training.build import load_split
+    from xretrieve.training.recipes import dataset_config
 
     opened = open_gallery(gallery, model, weights, coarse)
     check_tunable(opened)
-    data = validation(opened, dataset, root, split)
+    run = str(getattr(opened.matcher, "source", "") or opened.info["matcher"]["name"])
+    data = load_split(dataset_config(run, dataset, root), split)
     chosen = measure(opened, data, queries, most_lost, FeatureCache(), progress=sys.stderr.isatty())
     if as_json:
         typer.echo(json.dumps(chosen, indent=2))
         return
     print_cascade(chosen, opened)
-
-
-def validation(gallery: Gallery, dataset: str | None, root: Path | None, split: str) -> RetrievalDataset:
-    """The split that was named, or that of the dataset in the recipe of the gallery's run."""
-    from xretrieve.data import datasets
-    from xretrieve.errors import XRetrieveError
-    from xretrieve.training.recipes import recipe_of
-
-    if dataset is not None:
-        return datasets.load(dataset, root=root, split=split)
-    source = str(getattr(gallery.matcher, "source", "") or "")
-    own = recipe_of(source).get("dataset", {}) if source else {}
-    if "name" not in own:
-        raise XRetrieveError(
-            f"{gallery.info['matcher']['name']} has no recipe.yaml that names a dataset; write --dataset NAME"
-        )
-    return datasets.load(
-        own["name"], root=root or own.get("root"), split=split, layout=own.get("layout"), **own.get("options", {})
-    )
 
 
 def print_cascade(chosen: dict[str, Any], gallery: Gallery) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from xretrieve.config import apply_overrides, from_dict, to_dict
 from xretrieve.errors import XRetrieveError, unknown
-from xretrieve.training.recipe import Recipe
+from xretrieve.training.recipe import DatasetConfig, Recipe
 from xretrieve.utils.files import data_root, write_text
 
 Overrides = Mapping[str, Any] | Sequence[str] | None
@@ -69,6 +69,25 @@ def recipe_of(run: str) -> dict[str, Any]:
     if isinstance(recipe.get("dataset"), str):
         recipe["dataset"] = {"name": recipe["dataset"]}
     return recipe
+
+
+def dataset_config(
+    run: str, name: str | None = None, root: str | Path | None = None, layout: str | None = None
+) -> DatasetConfig:
+    """The dataset of a run as its recipe says; another one by name, with that one's defaults.
+
+    Args:
+        run: a run folder; the name of a model has no dataset of its own, so ``name`` is needed.
+        name: of a dataset; None takes the run's own.
+        root: data root, instead of the recipe's.
+        layout: of its files, instead of the recipe's.
+    """
+    own = recipe_of(run).get("dataset", {})
+    if name is None and "name" not in own:
+        raise XRetrieveError(f"{run} has no recipe.yaml that names a dataset; write --dataset NAME")
+    kept = own if name in (None, own.get("name")) else {}
+    given = str(root) if root is not None else kept.get("root")
+    return DatasetConfig(name or own["name"], given, layout or kept.get("layout"), kept.get("options", {}))
 
 
 def as_items(overrides: Overrides) -> list[str]:

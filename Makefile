@@ -27,7 +27,8 @@ test-slow: $(VENV)/.installed  ## the slow tests too
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not gpu'
 
 lint: $(VENV)/.installed  ## ruff and mypy
-	$(BIN)/ruff check xretrieve tests benchmarks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 coverage: $(VENV)/.installed  ## the fast tests with the share of lines that they run, in htmlcov/

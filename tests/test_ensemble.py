@@ -54,12 +54,15 @@ def test_cosines_are_averaged_as_they_are(rows):
     torch.testing.assert_close(scores(Ensemble(parts), rows), want)
 
 
-@pytest.mark.parametrize("heads, fusion, said", [
-    (("sgr", "scan"), "mean", "'sgr' gives logits of probabilities and head 'scan' cosines"),
-    (("scan", "dual"), "logit", "fusion 'logit' is for heads that give logits"),
-    (("sgr", "saf"), "meen", "did you mean 'mean'"),
-    (("sgr",), "mean", "at least two members"),
-])
+@pytest.mark.parametrize(
+    "heads, fusion, said",
+    [
+        (("sgr", "scan"), "mean", "'sgr' gives logits of probabilities and head 'scan' cosines"),
+        (("scan", "dual"), "logit", "fusion 'logit' is for heads that give logits"),
+        (("sgr", "saf"), "meen", "did you mean 'mean'"),
+        (("sgr",), "mean", "at least two members"),
+    ],
+)
 def test_what_cannot_be_averaged_is_said(heads, fusion, said):
     with pytest.raises(XRetrieveError, match=said):
         Ensemble({name: member(name) for name in heads}, fusion)
@@ -95,8 +98,17 @@ def test_saved_and_loaded_it_gives_the_same_scores(tmp_path: Path, rows):
 
 
 def test_it_is_evaluated_like_a_matcher_and_marked_with_a_star(rows):
-    data = RetrievalDataset(name="toy", split="test", image_ids=list("abcd"), images=rows, captions=CAPTIONS,
-                            caption_ids=list("1234"), owner=np.arange(4), expected_images=4, layout="toy")
+    data = RetrievalDataset(
+        name="toy",
+        split="test",
+        image_ids=list("abcd"),
+        images=rows,
+        captions=CAPTIONS,
+        caption_ids=list("1234"),
+        owner=np.arange(4),
+        expected_images=4,
+        layout="toy",
+    )
     ensemble = Ensemble({"sgr": member("sgr"), "saf": member("saf", 1)}, name="both")
     report = xr.evaluate(ensemble, data, protocol="full", bootstrap=0)
     assert report.name == "both*" and report.matcher["fingerprint"] == ensemble.fingerprint()

@@ -31,7 +31,8 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
         if key not in fields:
             raise XRetrieveError(f"{where + ': ' if where else ''}{unknown('key', str(key), fields)}")
     missing = [
-        n for n, f in fields.items()
+        n
+        for n, f in fields.items()
         if n not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:

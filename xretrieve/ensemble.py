@@ -115,8 +115,12 @@ class Ensemble(nn.Module):
 
     @torch.inference_mode()
     def encode_images(
-        self, items: Sequence[Any], ids: Sequence[str] | None = None, batch_size: int = 64,
-        cache: FeatureCache | None = None, progress: bool = False,
+        self,
+        items: Sequence[Any],
+        ids: Sequence[str] | None = None,
+        batch_size: int = 64,
+        cache: FeatureCache | None = None,
+        progress: bool = False,
     ) -> Bundle:
         """As :meth:`xretrieve.Matcher.encode_images`; an image backbone that members share sees each picture once."""
         return self._encode("image", items, ids=ids, batch_size=batch_size, cache=cache, progress=progress)
@@ -149,7 +153,10 @@ class Ensemble(nn.Module):
 
     @torch.inference_mode()
     def encode_sets(
-        self, sets: Sequence[Sequence[str]], batch_size: int = 256, cache: FeatureCache | None = None,
+        self,
+        sets: Sequence[Sequence[str]],
+        batch_size: int = 256,
+        cache: FeatureCache | None = None,
         progress: bool = False,
     ) -> Bundle:
         """As :meth:`xretrieve.Matcher.encode_sets`; a text backbone that members share sees each sentence once."""

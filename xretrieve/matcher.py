@@ -94,8 +94,12 @@ class Matcher(nn.Module):
 
     @torch.inference_mode()
     def encode_images(
-        self, items: Sequence[Any], ids: Sequence[str] | None = None, batch_size: int = 64,
-        cache: FeatureCache | None = None, progress: bool = False,
+        self,
+        items: Sequence[Any],
+        ids: Sequence[str] | None = None,
+        batch_size: int = 64,
+        cache: FeatureCache | None = None,
+        progress: bool = False,
     ) -> Prepared:
         """Pictures (paths, PIL images or feature rows) to prepared gallery tokens, N rows.
 
@@ -106,8 +110,13 @@ class Matcher(nn.Module):
 
     @torch.inference_mode()
     def encode_images_for(
-        self, heads: Sequence[Head], items: Sequence[Any], ids: Sequence[str] | None = None, batch_size: int = 64,
-        cache: FeatureCache | None = None, progress: bool = False,
+        self,
+        heads: Sequence[Head],
+        items: Sequence[Any],
+        ids: Sequence[str] | None = None,
+        batch_size: int = 64,
+        cache: FeatureCache | None = None,
+        progress: bool = False,
     ) -> list[Prepared]:
         """As :meth:`encode_images`, for several heads over this image backbone, which sees each picture once."""
         return self._encode(self.image, heads, items, ids, batch_size, cache, progress)
@@ -124,7 +133,11 @@ class Matcher(nn.Module):
 
     @torch.inference_mode()
     def encode_texts_for(
-        self, heads: Sequence[Head], texts: Sequence[str], batch_size: int = 256, cache: FeatureCache | None = None,
+        self,
+        heads: Sequence[Head],
+        texts: Sequence[str],
+        batch_size: int = 256,
+        cache: FeatureCache | None = None,
         progress: bool = False,
     ) -> list[Prepared]:
         """As :meth:`encode_texts`, for several heads over this text backbone, which sees each text once."""
@@ -132,8 +145,14 @@ class Matcher(nn.Module):
         return self._encode(self.text, heads, texts, None, batch_size, cache, progress)
 
     def _encode(
-        self, backbone: Backbone, heads: Sequence[Head], items: Sequence[Any], ids: Sequence[str] | None,
-        batch_size: int, cache: FeatureCache | None, progress: bool,
+        self,
+        backbone: Backbone,
+        heads: Sequence[Head],
+        items: Sequence[Any],
+        ids: Sequence[str] | None,
+        batch_size: int,
+        cache: FeatureCache | None,
+        progress: bool,
     ) -> list[Prepared]:
         if not len(items):
             raise XRetrieveError(f"nothing to encode: the list of {backbone.modality}s is empty")
@@ -198,7 +217,10 @@ class Matcher(nn.Module):
         return self.head.combine_texts(texts) if isinstance(query, MultiText) else texts
 
     def encode_sets(
-        self, sets: Sequence[Sequence[str]], batch_size: int = 256, cache: FeatureCache | None = None,
+        self,
+        sets: Sequence[Sequence[str]],
+        batch_size: int = 256,
+        cache: FeatureCache | None = None,
         progress: bool = False,
     ) -> Prepared:
         """Query sets, each some sentences in the order in which they were said, to M prepared queries.

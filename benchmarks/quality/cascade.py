@@ -159,9 +159,7 @@ def evenly(total: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, total - 1, min(most, total)).astype(int))
 
 
-def measure(
-    head: str, coarse: str | None, split: str, reranks: list[str], most: int, timed: int
-) -> dict[str, Any]:
+def measure(head: str, coarse: str | None, split: str, reranks: list[str], most: int, timed: int) -> dict[str, Any]:
     """The table's rows, and what they were measured on."""
     matcher, other, cache = xr.load(head), xr.load(coarse) if coarse else None, FeatureCache()
     data = load_split(dataset_config(head), split)
@@ -172,9 +170,7 @@ def measure(
             return Gallery.build(matcher, data, Path(place) / f"{next(made)}.xr", cache=cache, coarse=other, **how)
 
         alone = isinstance(matcher.head, ComposedHead)
-        found = indexes_of(build, data, most, timed) if alone else stages_of(
-            build, head, data, reranks, most, timed
-        )
+        found = indexes_of(build, data, most, timed) if alone else stages_of(build, head, data, reranks, most, timed)
     by = other.name if other else "an index of its vectors" if alone else "its own"
     return {
         "head": matcher.name, "coarse": by, "dataset": f"{data.name}/{split}", "images": len(data), **found,

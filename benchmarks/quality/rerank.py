@@ -53,14 +53,17 @@ def timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:
     return found, time.process_time() - start
 
 
-def measure(head_run: str, coarse_run: str | None, dataset: str, split: str, tops: list[int],
-            precision: str) -> dict[str, Any]:
+def measure(
+    head_run: str, coarse_run: str | None, dataset: str, split: str, tops: list[int], precision: str
+) -> dict[str, Any]:
     """The table's rows: name, R@1/5/10 in percent, CPU seconds."""
     matcher = xr.load(head_run)
     fast = matcher if coarse_run is None else xr.load(coarse_run)
     if not fast.head.coarse:
-        raise XRetrieveError(f"{coarse_run or head_run}: head {fast.head.name!r} has no trained coarse vectors; give "
-                             "--coarse a dual encoder's run")
+        raise XRetrieveError(
+            f"{coarse_run or head_run}: head {fast.head.name!r} has no trained coarse vectors; give "
+            "--coarse a dual encoder's run"
+        )
     data, cache = xr.datasets.load(dataset, split=split), FeatureCache()
     with torch.inference_mode():
         gallery, queries = matcher.encode_images(data.images, cache=cache), matcher.encode_texts(data.captions)
@@ -72,6 +75,7 @@ def measure(head_run: str, coarse_run: str | None, dataset: str, split: str, top
     whole, dear = timed(lambda: score_matrix(matcher.head, queries, gallery, dtype=dtype))
     found = [("first stage alone", ranks(first, owner), cheap), ("all pairs", ranks(whole, owner), dear)]
     for k in tops:
+
         def second(k: int = k) -> Tensor:
             return score_pairs(matcher.head, queries, gallery, first.topk(k).indices, dtype=dtype)
 

@@ -49,9 +49,7 @@ FAISS = {"flat": "faiss-flat", "hnsw": "hnsw"}  # what is told beside each index
 
 
 @torch.inference_mode()
-def tiled(
-    source: Gallery, size: int, noise: float, folder: Path, length: int = 0
-) -> tuple[Gallery, dict[str, float]]:
+def tiled(source: Gallery, size: int, noise: float, folder: Path, length: int = 0) -> tuple[Gallery, dict[str, float]]:
     """A gallery of ``size`` pictures like those of ``source``, with an exact index; the seconds that this took.
 
     length: tokens of each picture; 0 as many as there are.
@@ -219,6 +217,7 @@ def late_interaction(gallery: Gallery, texts: list[str], counts: list[int]) -> l
     coarse, index = gallery.coarse or gallery.matcher, GalleryIndex(store)
     rows = []
     for count in counts:
+
         def late(text: str, count: int = count) -> Any:
             with torch.inference_mode():
                 asked, near = gallery.matcher.encode_query(Text(text)), store.live()[:count]
@@ -249,6 +248,7 @@ def measure(a: argparse.Namespace, folder: Path) -> dict[str, Any]:
             gallery, told = indexed(gallery, index)
             told |= {**made, "recall": recall(gallery, texts[:RECALLED])}
             for rerank in a.reranks:
+
                 def search(text: str, gallery: Gallery = gallery, rerank: int = rerank) -> Any:
                     return gallery.search(text, K, rerank=rerank, blend=1)
 
@@ -285,8 +285,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     a = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=a.folder) as place:
         found = measure(a, Path(place))
-    print(f"{found['head']}: {found['tokens']} tokens of {found['token_width']}, vectors of {found['width']}; "
-          f"the model takes {found['model']['p50_ms']:.1f} ms a query")
+    print(
+        f"{found['head']}: {found['tokens']} tokens of {found['token_width']}, vectors of {found['width']}; "
+        f"the model takes {found['model']['p50_ms']:.1f} ms a query"
+    )
     print(machine_line(found["versions"]))
     print("| pictures | how | re-ranked | clients | p50 ms | p95 ms | CPU ms | per s | index s | recall@10 | "
           "disk bytes | memory |\n|" + "---|" * 12)  # fmt: skip

@@ -128,8 +128,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path)
     a = parser.parse_args(arguments)
     found = measure(a.index, a.clients, a.seconds, a.malformed, ["--model", a.model] if a.model else [])
-    print(f"{found['searches']} searches by {found['clients']} clients in {found['seconds']:g} s, "
-          f"{found['per_second']:.1f} a second: p50 {found['p50_ms']:.0f} ms, p95 {found['p95_ms']:.0f} ms")
+    print(
+        f"{found['searches']} searches by {found['clients']} clients in {found['seconds']:g} s, "
+        f"{found['per_second']:.1f} a second: p50 {found['p50_ms']:.0f} ms, p95 {found['p95_ms']:.0f} ms"
+    )
     print(f"answers {found['answers']}; malformed {found['malformed']}; errors {found['errors']}")
     print(f"memory {found['memory_before_mib']:.0f} MiB before, {found['memory_after_mib']:.0f} MiB after")
     print(machine_line(found["versions"]))

@@ -80,8 +80,13 @@ def measure(row: str, a: argparse.Namespace) -> dict[str, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     loss = step(trainee, adam, inputs, dtype)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"loss": loss, "wall": wall, "cpu": cpu, "before": before / 2**20,
-            "peak": max(before, highest()) / 2**20}  # the kernel adds up late: the peak can read some kilobytes low
+    return {
+        "loss": loss,
+        "wall": wall,
+        "cpu": cpu,
+        "before": before / 2**20,
+        "peak": max(before, highest()) / 2**20,
+    }  # the kernel adds up late: the peak can read some kilobytes low
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

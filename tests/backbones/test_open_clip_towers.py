@@ -13,15 +13,22 @@ from xretrieve.errors import XRetrieveError
 
 TEXT = {"context_length": 12, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 CONFIGS = {
-    "tiny-vit": {"embed_dim": 24, "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
-                 "text_cfg": TEXT},
-    "tiny-rn": {"embed_dim": 24, "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8,
-                                                     "patch_size": None},
-                "text_cfg": TEXT},
-    "tiny-timm": {"embed_dim": 24, "custom_text": True,
-                  "text_cfg": {**TEXT, "no_causal_mask": True, "pool_type": "last"},
-                  "vision_cfg": {"image_size": 64, "timm_model_name": "resnet18", "timm_pool": "avg",
-                                 "timm_proj": "linear"}},
+    "tiny-vit": {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
+        "text_cfg": TEXT,
+    },
+    "tiny-rn": {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
+        "text_cfg": TEXT,
+    },
+    "tiny-timm": {
+        "embed_dim": 24,
+        "custom_text": True,
+        "text_cfg": {**TEXT, "no_causal_mask": True, "pool_type": "last"},
+        "vision_cfg": {"image_size": 64, "timm_model_name": "resnet18", "timm_pool": "avg", "timm_proj": "linear"},
+    },
 }
 TEXTS = ["a dog!", "a man in a red coat", "snow"]
 

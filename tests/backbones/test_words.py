@@ -51,7 +51,7 @@ def test_padding_and_order_change_nothing(words):
 def test_ids_beyond_the_length_are_ignored(words):
     batch = words.prepare(CAPTIONS[:2])
     clean = words(batch).local
-    batch["ids"][1, int(batch["lengths"][1]):] = 5
+    batch["ids"][1, int(batch["lengths"][1]) :] = 5
     torch.testing.assert_close(words(batch).local, clean)
 
 

@@ -55,7 +55,7 @@ def test_what_a_claim_names_is_there(claim: Claim, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("quick", [True, False])
 def test_budgets_are_keys_of_every_row(quick: bool, tmp_path: Path) -> None:
-    for key, data in (claims.QUICK if quick else claims.FULL):
+    for key, data in claims.QUICK if quick else claims.FULL:
         claim = claims.BY_KEY[key]
         cells = claim.cells(data, tmp_path, quick)  # reads every row's recipe
         assert set(claim.names(quick)) <= set(cells.by_name)
@@ -121,9 +121,7 @@ def test_a_report_of_what_is_there_trains_nothing_and_names_the_rest(tiny: Path)
     assert not list(Path("o").rglob("cells"))
 
 
-def test_real_sets_without_a_small_budget_are_left_to_the_full_run(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_real_sets_without_a_small_budget_are_left_to_the_full_run(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims_run, "missing", lambda data: "")
     report = claims_run.run_claims(Path("o"), quick=True, train=False, only=["streams"])
     assert "without --quick measures it" in report.skipped["streams"]["mscoco"]

@@ -23,16 +23,25 @@ from xretrieve.utils.environment import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-GOOD_TORCH = {"version": "2.9.1+cpu", "cuda_build": None, "threads": 2, "cpu_capability": "AVX2", "mps": False,
-              "cuda": []}
+GOOD_TORCH = {
+    "version": "2.9.1+cpu",
+    "cuda_build": None,
+    "threads": 2,
+    "cpu_capability": "AVX2",
+    "mps": False,
+    "cuda": [],
+}
 GOOD_FAISS = {"version": "1.12", "gpus": 0, "gpu_build": False}
 
 
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
     """Answers in place of the processes that import torch, torchvision and faiss."""
-    answers = {environment.TORCH_PROBE: (GOOD_TORCH, ""), environment.FAISS_PROBE: (GOOD_FAISS, ""),
-               environment.TORCHVISION_PROBE: ({"version": "0.24.1+cpu"}, "")}
+    answers = {
+        environment.TORCH_PROBE: (GOOD_TORCH, ""),
+        environment.FAISS_PROBE: (GOOD_FAISS, ""),
+        environment.TORCHVISION_PROBE: ({"version": "0.24.1+cpu"}, ""),
+    }
     monkeypatch.setattr(environment, "probe", lambda code: answers[code])
     monkeypatch.setenv("XRETRIEVE_DATA", str(tmp_path))
     return answers
@@ -41,8 +50,10 @@ def quick(monkeypatch, tmp_path):
 def test_the_packages_are_those_of_the_installation() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    listed = dict(re.fullmatch(r"([\w-]+)(?:>=([\d.]+))?.*", line).groups("")
-                  for line in config["options"]["install_requires"].split())
+    listed = dict(
+        re.fullmatch(r"([\w-]+)(?:>=([\d.]+))?.*", line).groups("")
+        for line in config["options"]["install_requires"].split()
+    )
     assert listed == NEEDED
 
 

@@ -25,10 +25,12 @@ def run(*args: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("flag", ["--help", "--version"])
 def test_help_and_version_import_nothing_heavy(flag) -> None:
-    code = (f"import sys, runpy; sys.argv = ['xretrieve', {flag!r}]\n"
-            "try: runpy.run_module('xretrieve', run_name='__main__')\n"
-            "except SystemExit as stop: assert not stop.code\n"
-            f"print('loaded:', [m for m in {HEAVY!r} if m in sys.modules])")
+    code = (
+        f"import sys, runpy; sys.argv = ['xretrieve', {flag!r}]\n"
+        "try: runpy.run_module('xretrieve', run_name='__main__')\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        f"print('loaded:', [m for m in {HEAVY!r} if m in sys.modules])"
+    )
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "loaded: []"

@@ -23,10 +23,13 @@ def recipe(tmp_path: Path) -> Path:
             "".join(f"picture {i // 5} of {split}\n" for i in range(40)), encoding="utf-8"
         )
     values = {
-        "name": "mine/tiny", "dataset": {"name": "flickr30k", "root": str(tmp_path / "data"), "layout": "precomp"},
+        "name": "mine/tiny",
+        "dataset": {"name": "flickr30k", "root": str(tmp_path / "data"), "layout": "precomp"},
         "image": {"backbone": "regions", "frozen": True, "options": {"dim": 6}},
         "text": {"backbone": "words", "options": {"min_count": 1, "word_dim": 8, "dim": 8}},
-        "head": {"name": "dual", "options": {"dim": 8}}, "protocol": "full", "expect": {"rsum": [601, 602]},
+        "head": {"name": "dual", "options": {"dim": 8}},
+        "protocol": "full",
+        "expect": {"rsum": [601, 602]},
         "stages": [{"epochs": 1, "batch_size": 8, "loss": {"name": "hinge"}}],
     }
     path = tmp_path / "tiny.yaml"
@@ -51,12 +54,15 @@ def test_the_list_names_the_shipped_recipes(capsys: pytest.CaptureFixture[str]) 
     assert {"image_text/scenes-dual"} <= {row["name"] for row in json.loads(capsys.readouterr().out)}
 
 
-@pytest.mark.parametrize("words, said", [
-    (["image_text/flickr8k-dula"], "did you mean 'image_text/flickr8k-dual'"),
-    (["image_text/flickr8k-dual", "stages.0.lrr=1"], "did you mean 'lr'"),
-    (["image_text/flickr8k-dual", "seed"], "write key=value"),
-    ([], "xretrieve train --list"),
-])
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["image_text/flickr8k-dula"], "did you mean 'image_text/flickr8k-dual'"),
+        (["image_text/flickr8k-dual", "stages.0.lrr=1"], "did you mean 'lr'"),
+        (["image_text/flickr8k-dual", "seed"], "write key=value"),
+        ([], "xretrieve train --list"),
+    ],
+)
 def test_bad_input_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *words]) == 2
     err = capsys.readouterr().err

@@ -102,8 +102,9 @@ def test_absent_photos_leave_their_captions_out_too(tmp_path: Path) -> None:
 
 def test_coco_photos_are_found_in_their_subfolders_and_under_their_2017_names(tmp_path: Path) -> None:
     names = ["COCO_train2014_000000000009.jpg", "COCO_val2014_000000000042.jpg"]
-    entries = [{**entry(i), "filename": n, "filepath": n.split("_")[1], "cocoid": int(n[-6:-4])}
-               for i, n in enumerate(names)]
+    entries = [
+        {**entry(i), "filename": n, "filepath": n.split("_")[1], "cocoid": int(n[-6:-4])} for i, n in enumerate(names)
+    ]
     write(tmp_path, entries, "mscoco", pictures=False)
     for folder, name in (("train2014", names[0]), ("val2017", "000000000042.jpg")):
         (tmp_path / "coco" / folder).mkdir()

@@ -15,8 +15,16 @@ from xretrieve.data.prepare import convert_folder
 from xretrieve.errors import XRetrieveError
 
 
-def write(root: Path, images: int = 4, rows: int | None = None, lines: list[str] | None = None, stem: str = "test",
-          ids: list[str] | None = None, dtype: str = "float32", folder: str = "f30k_precomp") -> Path:
+def write(
+    root: Path,
+    images: int = 4,
+    rows: int | None = None,
+    lines: list[str] | None = None,
+    stem: str = "test",
+    ids: list[str] | None = None,
+    dtype: str = "float32",
+    folder: str = "f30k_precomp",
+) -> Path:
     """A data root whose row r holds features of value r + 1."""
     target = root / folder
     target.mkdir(parents=True, exist_ok=True)
@@ -39,8 +47,12 @@ def copied(data_root: Path, root: Path, folder: str, stem: str, images: int) -> 
 
 @pytest.mark.parametrize(
     ("name", "folder", "stem", "split", "images"),
-    [("flickr30k", "f30k_precomp", "dev", "val", 1014), ("flickr30k", "f30k_precomp", "test", "test", 1000),
-     ("mscoco", "coco_precomp", "testall", "test", 5000), ("mscoco", "coco_precomp", "dev", "val", 1000)],
+    [
+        ("flickr30k", "f30k_precomp", "dev", "val", 1014),
+        ("flickr30k", "f30k_precomp", "test", "test", 1000),
+        ("mscoco", "coco_precomp", "testall", "test", 5000),
+        ("mscoco", "coco_precomp", "dev", "val", 1000),
+    ],
 )
 def test_real_files_have_their_counts_whole(
     data_root: Path, tmp_path: Path, name: str, folder: str, stem: str, split: str, images: int

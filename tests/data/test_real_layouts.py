@@ -58,9 +58,13 @@ def test_coco_regions_are_all_there_and_inside_their_pictures(data_root: Path) -
 
 @pytest.mark.parametrize(
     ("name", "split", "layout", "images", "captions"),
-    [("flickr30k", "val", "precomp", 1014, 5070), ("flickr30k", "test", "precomp", 1000, 5000),
-     ("mscoco", "val", "precomp", 1000, 5000), ("mscoco", "testall", "precomp", 5000, 25000),
-     ("flickr30k", "train", "karpathy", 29000, 145000)],
+    [
+        ("flickr30k", "val", "precomp", 1014, 5070),
+        ("flickr30k", "test", "precomp", 1000, 5000),
+        ("mscoco", "val", "precomp", 1000, 5000),
+        ("mscoco", "testall", "precomp", 5000, 25000),
+        ("flickr30k", "train", "karpathy", 29000, 145000),
+    ],
 )
 def test_captions_alone_are_read_and_the_missing_pictures_named(
     data_root: Path, name: str, split: str, layout: str, images: int, captions: int

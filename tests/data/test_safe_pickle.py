@@ -24,6 +24,7 @@ REGIONS = {
 
 def python2(features: np.ndarray) -> bytes:
     """What Python 2 wrote with protocol 2: text and array bytes are 8-bit strings (opcode U)."""
+
     def text(value: bytes) -> bytes:
         return b"U" + bytes([len(value)]) + value
 

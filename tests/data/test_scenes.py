@@ -208,9 +208,11 @@ def digest(folder: Path) -> str:
 
 
 def test_same_seed_same_bytes_in_another_process(folder, tmp_path) -> None:
-    code = ("import sys; from xretrieve.data.scenes import SceneOptions\n"
-            "from xretrieve.data.scenes.generate import generate\n"
-            f"generate(sys.argv[1], SceneOptions(**{SMALL!r}))")
+    code = (
+        "import sys; from xretrieve.data.scenes import SceneOptions\n"
+        "from xretrieve.data.scenes.generate import generate\n"
+        f"generate(sys.argv[1], SceneOptions(**{SMALL!r}))"
+    )
     root = Path(__file__).resolve().parents[2]
     env = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(root)}
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "again")], check=True, env=env)
@@ -271,7 +273,8 @@ def test_a_missing_picture_lowers_the_coverage_and_takes_its_triplets_along(fold
     assert len(part) == 23 and part.expected_images == 24 and len(part.captions) == 115
     assert len(part.triplets) < len(whole.triplets)
     assert {(part.image_ids[t.reference], part.image_ids[t.target]) for t in part.triplets} < {
-        (whole.image_ids[t.reference], whole.image_ids[t.target]) for t in whole.triplets}
+        (whole.image_ids[t.reference], whole.image_ids[t.target]) for t in whole.triplets
+    }
 
 
 def test_a_stopped_generation_leaves_nothing_behind(tmp_path) -> None:

@@ -15,9 +15,15 @@ from xretrieve.errors import XRetrieveError
 
 def make(owner: list[int], images: int = 4) -> RetrievalDataset:
     return RetrievalDataset(
-        "toy", "test", [f"i{n}" for n in range(images)], [Path(f"{n}.jpg") for n in range(images)],
-        [f"caption {c}" for c in range(len(owner))], [str(c) for c in range(len(owner))], np.array(owner),
-        images, "toy",
+        "toy",
+        "test",
+        [f"i{n}" for n in range(images)],
+        [Path(f"{n}.jpg") for n in range(images)],
+        [f"caption {c}" for c in range(len(owner))],
+        [str(c) for c in range(len(owner))],
+        np.array(owner),
+        images,
+        "toy",
     )
 
 

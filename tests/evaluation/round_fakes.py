@@ -68,7 +68,13 @@ def make_sets(
     for i, path in enumerate(paths if folder else ()):
         Image.new("RGB", (60 + i, 40), (8 * i % 255, 90, 120)).save(path)
     return RetrievalDataset(
-        name, "test", [f"p {i}.jpg" for i in range(images)], paths,
-        [f"sentence <{c}> & of picture {i}" for c, i in enumerate(owner)], [f"s{c}" for c in range(len(owner))],
-        owner, images, "toy",
+        name,
+        "test",
+        [f"p {i}.jpg" for i in range(images)],
+        paths,
+        [f"sentence <{c}> & of picture {i}" for c, i in enumerate(owner)],
+        [f"s{c}" for c in range(len(owner))],
+        owner,
+        images,
+        "toy",
     )

@@ -38,9 +38,7 @@ def test_a_masked_region_or_word_in_the_middle_is_not_seen(case):
     keep_words, keep_regions = [0, 2, 3], [0, 1, 3, 4]
     holes = Tokens(queries.local, torch.tensor([[True, False, True, True]] * 2), queries.pooled)
     gaps = Tokens(gallery.local, torch.tensor([[True, True, False, True, True]] * 2), gallery.pooled)
-    cut = head.score(
-        Tokens.from_local(queries.local[:, keep_words]), Tokens.from_local(gallery.local[:, keep_regions])
-    )
+    cut = head.score(Tokens.from_local(queries.local[:, keep_words]), Tokens.from_local(gallery.local[:, keep_regions]))
     torch.testing.assert_close(head.score(holes, gaps), cut, **TOL)
 
 

@@ -125,15 +125,18 @@ def test_overrides_reach_every_member_and_its_own_come_last(pair: Callable[..., 
     assert flat({"a.b": 1, "a": {"c": {}}, "d": [2]}) == {"a.b": 1, "a.c": {}, "d": [2]}
 
 
-@pytest.mark.parametrize("keys, said", [
-    ({"members": ["one"]}, "'members': must be at least two"),
-    ({"head": {"name": "sgr"}}, "'head': must be left out"),
-    ({"members": [{"recipe": "a", "overides": {}}, "b"]}, "did you mean 'overrides'"),
-    ({"members": [{"recipe": "a", "name": "x/y"}, "b"]}, "a name without slashes"),
-    ({"task": "composed"}, "left out of recipes for other tasks"),
-    ({"fusion": "sum"}, "unknown value 'sum'"),
-    ({"members": []}, "'image': must be given"),
-])
+@pytest.mark.parametrize(
+    "keys, said",
+    [
+        ({"members": ["one"]}, "'members': must be at least two"),
+        ({"head": {"name": "sgr"}}, "'head': must be left out"),
+        ({"members": [{"recipe": "a", "overides": {}}, "b"]}, "did you mean 'overrides'"),
+        ({"members": [{"recipe": "a", "name": "x/y"}, "b"]}, "a name without slashes"),
+        ({"task": "composed"}, "left out of recipes for other tasks"),
+        ({"fusion": "sum"}, "unknown value 'sum'"),
+        ({"members": []}, "'image': must be given"),
+    ],
+)
 def test_a_wrong_key_of_an_ensemble_is_named(pair: Callable[..., Path], keys: dict[str, Any], said: str) -> None:
     with pytest.raises(XRetrieveError, match=said):
         load_recipe(pair(**keys))

@@ -103,8 +103,10 @@ def test_the_log_is_read_back_and_epochs_without_validation_have_empty_cells(tmp
     log = Log(tmp_path)
     log.add({"stage": "a", "epoch": 1, "step": 3, "loss": 0.5})
     log.add({"stage": "a", "epoch": 2, "step": 6, "loss": 0.25, "rsum": 100.0})
-    assert read_log(tmp_path / "log.csv") == [{"stage": "a", "epoch": 1, "step": 3, "loss": 0.5},
-                                              {"stage": "a", "epoch": 2, "step": 6, "loss": 0.25, "rsum": 100}]
+    assert read_log(tmp_path / "log.csv") == [
+        {"stage": "a", "epoch": 1, "step": 3, "loss": 0.5},
+        {"stage": "a", "epoch": 2, "step": 6, "loss": 0.25, "rsum": 100},
+    ]
 
 
 def test_a_meter_goes_on_from_its_sums() -> None:

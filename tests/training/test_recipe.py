@@ -62,20 +62,23 @@ def test_overrides_as_a_dict_or_as_text_are_the_same(tiny: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("override, said", [
-    ("stages.0.epoch=3", "did you mean 'epochs'"),
-    ("stages.0.epochs=0", "'epochs': must be at least 1"),
-    ("stages.0.batch_size=1", "'batch_size': must be at least 2"),
-    ("stages.0.lr=-1", "'lr': must be above 0"),
-    ("stages.0.token_dropout=1.0", "'token_dropout'"),
-    ("stages.0.optimizer=adm", "did you mean 'adam'"),
-    ("stages.0.lr_scale={imge: 0.1}", "did you mean 'image'"),
-    ("stages.0.train=[image]", "it is frozen"),
-    ("stages=[]", "at least one stage"),
-    ("seed=-1", "'seed'"),
-    ("expect={rsum: 270}", "'expect.rsum': must be"),
-    ("dataset.nam=x", "did you mean 'name'"),
-])
+@pytest.mark.parametrize(
+    "override, said",
+    [
+        ("stages.0.epoch=3", "did you mean 'epochs'"),
+        ("stages.0.epochs=0", "'epochs': must be at least 1"),
+        ("stages.0.batch_size=1", "'batch_size': must be at least 2"),
+        ("stages.0.lr=-1", "'lr': must be above 0"),
+        ("stages.0.token_dropout=1.0", "'token_dropout'"),
+        ("stages.0.optimizer=adm", "did you mean 'adam'"),
+        ("stages.0.lr_scale={imge: 0.1}", "did you mean 'image'"),
+        ("stages.0.train=[image]", "it is frozen"),
+        ("stages=[]", "at least one stage"),
+        ("seed=-1", "'seed'"),
+        ("expect={rsum: 270}", "'expect.rsum': must be"),
+        ("dataset.nam=x", "did you mean 'name'"),
+    ],
+)
 def test_a_wrong_key_is_named(tiny: Path, override: str, said: str) -> None:
     with pytest.raises(XRetrieveError, match=said.replace("[", r"\[")):
         load_recipe(tiny, [override])

@@ -269,12 +269,15 @@ def test_a_coarse_loss_is_trained_logged_kept_with_the_head_and_resumed(
     same(whole.folder, train(recipe, out=tmp_path / "cut", resume=True).folder)
 
 
-@pytest.mark.parametrize("key, value, said", [
-    ("head", {"name": "dual", "options": {"dim": 16}}, "head 'dual' has none"),
-    ("head.options.coarse", False, "is False, but a stage has a coarse_loss"),
-    ("stages.0.coarse_loss.name", "infonc", "did you mean 'infonce'"),
-    ("stages.0.coarse_weight", 0, "'coarse_weight': must be above 0"),
-])
+@pytest.mark.parametrize(
+    "key, value, said",
+    [
+        ("head", {"name": "dual", "options": {"dim": 16}}, "head 'dual' has none"),
+        ("head.options.coarse", False, "is False, but a stage has a coarse_loss"),
+        ("stages.0.coarse_loss.name", "infonc", "did you mean 'infonce'"),
+        ("stages.0.coarse_weight", 0, "'coarse_weight': must be above 0"),
+    ],
+)
 def test_a_coarse_loss_that_cannot_be_is_said_before_any_work(
     tiny: Recipe, tmp_path: Path, key: str, value: object, said: str
 ) -> None:

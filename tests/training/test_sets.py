@@ -175,9 +175,7 @@ def test_the_rounds_of_short_sets_repeat_and_padding_gets_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("combine", ["", "mean_similarity", "rank_fusion", "paragraph"])
-def test_a_run_learns_and_reports_its_rounds(
-    make_sets: Callable[..., Recipe], tmp_path: Path, combine: str
-) -> None:
+def test_a_run_learns_and_reports_its_rounds(make_sets: Callable[..., Recipe], tmp_path: Path, combine: str) -> None:
     run = train(make_sets(combine, epochs=8, lr=0.02), out=tmp_path / "run", seed=1)
     assert isinstance(run.report, RoundsReport) and run.report.turns == 5
     assert run.log[-1]["loss"] < run.log[0]["loss"] and set(run.log[-1]) >= {"r1", "r5", "r10", "rsum"}
@@ -218,9 +216,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("combine", ["", "paragraph"])
-def test_killed_and_resumed_gives_the_same_log(
-    make_sets: Callable[..., Recipe], tmp_path: Path, combine: str
-) -> None:
+def test_killed_and_resumed_gives_the_same_log(make_sets: Callable[..., Recipe], tmp_path: Path, combine: str) -> None:
     recipe = make_sets(combine, word_dropout=0.2, accumulate=2)
     recipe.save_every = 1
 

@@ -14,9 +14,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "xretrieve_requests", "Requests answered", ["path", "status"], registry=self.registry
-        )
+        self.requests = Counter("xretrieve_requests", "Requests answered", ["path", "status"], registry=self.registry)
         self.seconds = Histogram(
             "xretrieve_request_seconds", "Time to answer", ["path"], buckets=SECONDS, registry=self.registry
         )

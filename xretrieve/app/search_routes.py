@@ -23,9 +23,7 @@ def search_routes(state: State) -> APIRouter:
     search_body, explain_body, _, _ = bodies(settings)
 
     async def ask_of(texts: list[str], image: str | None, picture: Any, **how: Any) -> Ask:
-        query = await to_thread.run_sync(
-            make_query, gallery, settings, texts, image, picture, limiter=state.decoders
-        )
+        query = await to_thread.run_sync(make_query, gallery, settings, texts, image, picture, limiter=state.decoders)
         return Ask(query, **how)
 
     async def answer(ask: Ask, start: float) -> dict[str, Any]:

@@ -90,7 +90,11 @@ def list_backbones(pattern: str = "") -> list[str]:
 
 
 def _build(
-    name: str, modality: str | None, weights: str | Path | None, assets: Path | None, frozen: bool,
+    name: str,
+    modality: str | None,
+    weights: str | Path | None,
+    assets: Path | None,
+    frozen: bool,
     options: dict[str, Any],
 ) -> Backbone:
     source, _, rest = name.partition(":")

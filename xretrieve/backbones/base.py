@@ -162,8 +162,13 @@ class Backbone(nn.Module, ABC):
 
     def describe(self, folder: Path) -> None:
         """Write what :meth:`save` does beside the weights: ``backbone.json`` and the assets."""
-        about = {"format": 1, "name": self.name, "modality": self.modality, "frozen": self.frozen,
-                 "options": self.options}
+        about = {
+            "format": 1,
+            "name": self.name,
+            "modality": self.modality,
+            "frozen": self.frozen,
+            "options": self.options,
+        }
         write_json(folder / "backbone.json", about)
         self.assets(folder)
 

@@ -60,6 +60,7 @@ class ImageBackbone(Backbone):
 
     def _read(self, item: Any) -> Tensor:
         if isinstance(item, FeatureRow):
-            raise XRetrieveError(f"{self.name} reads pictures, but {item.path} holds region features; "
-                                 "use the regions backbone")
+            raise XRetrieveError(
+                f"{self.name} reads pictures, but {item.path} holds region features; use the regions backbone"
+            )
         return self.transform(read_picture(cast("str | Path | Image.Image", item)))

@@ -90,8 +90,12 @@ def pretrained(rest: str, config: dict[str, Any]) -> nn.Module:
     schema = arch.startswith(_SCHEMAS)
     try:
         with hub():
-            return open_clip.create_model(arch, pretrained=tag or None, require_pretrained=True,
-                                          **({} if schema else {"force_quick_gelu": bool(config.get("quick_gelu"))}))
+            return open_clip.create_model(
+                arch,
+                pretrained=tag or None,
+                require_pretrained=True,
+                **({} if schema else {"force_quick_gelu": bool(config.get("quick_gelu"))}),
+            )
     except Exception as error:  # the hub clients raise many unrelated types
         raise no_hub(f"open_clip:{rest}", error) from error
 

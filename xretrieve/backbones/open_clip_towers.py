@@ -163,8 +163,10 @@ class ClipTexts(Backbone):
 
     def assets(self, folder: Path) -> None:
         """Model configuration, and the tokenizer where open_clip does not carry it itself."""
-        write_json(folder / "open_clip_config.json", {"model_cfg": self.config, "preprocess_cfg": {},
-                                                      "tokenizer": type(self.tokenizer).__name__})
+        write_json(
+            folder / "open_clip_config.json",
+            {"model_cfg": self.config, "preprocess_cfg": {}, "tokenizer": type(self.tokenizer).__name__},
+        )
         if hasattr(self.tokenizer, "tokenizer"):
             self.tokenizer.tokenizer.save_pretrained(folder / "tokenizer")
         if "hf_model_name" in self.config["text_cfg"]:
@@ -196,8 +198,10 @@ def create(
     else:
         config, preprocess = build.model_config(rest)
     if weights is None and pretrained is not False and not (build.split_name(rest)[1] or ":" in rest):
-        raise XRetrieveError(f"open_clip:{rest} names no weights: write open_clip:{rest}/TAG, or give weights=FILE, or "
-                             "pretrained=false for a random start")
+        raise XRetrieveError(
+            f"open_clip:{rest} names no weights: write open_clip:{rest}/TAG, or give weights=FILE, or "
+            "pretrained=false for a random start"
+        )
     if weights is None and pretrained is not False:
         model = build.pretrained(rest, config)
     else:

@@ -108,13 +108,17 @@ class Regions(Backbone):
     def _row(self, item: FeatureRow) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Features (R,F) and mask (R,) of one image."""
         if not isinstance(item, FeatureRow):
-            raise XRetrieveError(f"regions takes rows of a *_ims.npy file (FeatureRow), not {type(item).__name__}; "
-                                 "for pictures use a timm or open_clip backbone")
+            raise XRetrieveError(
+                f"regions takes rows of a *_ims.npy file (FeatureRow), not {type(item).__name__}; "
+                "for pictures use a timm or open_clip backbone"
+            )
         if item.path not in self._files:
             array = map_array(item.path, 3, "region features (N,R,F)")
             if array.shape[2] != self.local_dim:
-                raise XRetrieveError(f"{item.path}: features are {array.shape[2]} wide, the backbone was made for "
-                                     f"{self.local_dim}; create it with dim={array.shape[2]}")
+                raise XRetrieveError(
+                    f"{item.path}: features are {array.shape[2]} wide, the backbone was made for "
+                    f"{self.local_dim}; create it with dim={array.shape[2]}"
+                )
             self._files[item.path], self._masks[item.path] = array, _mask_of(item.path, array.shape[:2])
         array, mask = self._files[item.path], self._masks[item.path]
         if not 0 <= item.row < len(array):

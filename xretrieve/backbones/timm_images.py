@@ -97,8 +97,10 @@ class TimmImages(ImageBackbone):
         if self.side is not None:
             shape = grid_shape(joined.shape[1], (pixels.shape[-1], pixels.shape[-2]))
             if shape is None:
-                raise XRetrieveError(f"{self.name}: cells={self.side} needs a grid, but this model's {joined.shape[1]} "
-                                     "local tokens make none")
+                raise XRetrieveError(
+                    f"{self.name}: cells={self.side} needs a grid, but this model's {joined.shape[1]} "
+                    "local tokens make none"
+                )
             maps = joined.mT.unflatten(-1, shape)  # (N,D,h,w)
             joined = F.adaptive_avg_pool2d(maps, self.side).flatten(2).mT.contiguous()  # (N,side*side,D)
         if not self.from_model:
@@ -191,9 +193,17 @@ def create(
     if size is not None:
         data["input_size"] = (3, data.pop("size"), size)
     config = resolve_model_data_config(model, args=data)
-    options = {"size": size, "mean": _three(mean), "std": _three(std), "interpolation": interpolation, "crop": crop,
-               "pooled": pooled, "layers": [int(i) for i in layers] if layers else None, "cells": cells,
-               "model_args": given}
+    options = {
+        "size": size,
+        "mean": _three(mean),
+        "std": _three(std),
+        "interpolation": interpolation,
+        "crop": crop,
+        "pooled": pooled,
+        "layers": [int(i) for i in layers] if layers else None,
+        "cells": cells,
+        "model_args": given,
+    }
     options |= {k: int(v) for k, v in (("places", places), ("colours", colours)) if v}  # a key only where it is new
     _check_layers(rest, model, options["layers"])
     return TimmImages(rest, model, {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}, options)

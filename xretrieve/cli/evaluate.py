@@ -173,9 +173,7 @@ def _side_by_side(reports: list[Any], place: Path, as_json: bool, published: boo
     console.print(f"written: {place}, a folder for each protocol", soft_wrap=True, highlight=False)
 
 
-def _folder(
-    run: str, dataset: str, split: str, at_home: bool, other: str = "", scored: str = "test"
-) -> Path:
+def _folder(run: str, dataset: str, split: str, at_home: bool, other: str = "", scored: str = "test") -> Path:
     """The run folder for its own test split and protocol; anything else beside it, so that it replaces nothing."""
     what = "-".join(part for part in (dataset, split, other) if part)
     if not Path(run).is_dir():

@@ -20,9 +20,7 @@ FORMATS = (".png", ".html")
 @app.command()
 def explain(
     gallery: Annotated[Path, typer.Argument(metavar="INDEX", help="A gallery made by `xretrieve index`.")],
-    text: Annotated[
-        str, typer.Argument(help="What the picture shows; with --image, what should be different.")
-    ],
+    text: Annotated[str, typer.Argument(help="What the picture shows; with --image, what should be different.")],
     more: Annotated[
         list[str] | None, typer.Option("--and", help="Another detail of the same picture; repeatable.")
     ] = None,

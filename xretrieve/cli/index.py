@@ -57,9 +57,7 @@ def index(
     add: Annotated[
         bool, typer.Option("--add", help="Add to the gallery: only new and changed pictures are encoded.")
     ] = False,
-    prune: Annotated[
-        bool, typer.Option("--prune", help="With --add: remove pictures whose file is gone.")
-    ] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="With --add: remove pictures whose file is gone.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the gallery.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per step of the model.")] = 64,
     cache: Annotated[

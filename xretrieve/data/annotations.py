@@ -14,8 +14,16 @@ from xretrieve.errors import XRetrieveError, unknown
 
 # What public copies call their splits -> our word. COCO's restval joins train, as in every paper since 2014.
 SPLITS = {
-    "train": "train", "restval": "train", "val": "val", "dev": "val", "devall": "val", "valid": "val",
-    "validation": "val", "test": "test", "test2016": "test", "testall": "test",
+    "train": "train",
+    "restval": "train",
+    "val": "val",
+    "dev": "val",
+    "devall": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "test2016": "test",
+    "testall": "test",
 }
 
 

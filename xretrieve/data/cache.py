@@ -84,8 +84,12 @@ class FeatureCache:
         return ContentKeys(self.root / "files.sqlite").of(items)
 
     @staticmethod
-    def _collect(keys: list[bytes | XRetrieveError], known: tuple[list[Shard], dict[bytes, tuple[int, int]]],
-                 broken: dict[bytes, str], names: list[str]) -> CachedTokens:
+    def _collect(
+        keys: list[bytes | XRetrieveError],
+        known: tuple[list[Shard], dict[bytes, tuple[int, int]]],
+        broken: dict[bytes, str],
+        names: list[str],
+    ) -> CachedTokens:
         shards, places = known
         kept, where, failed = [], [], []
         for i, key in enumerate(keys):
@@ -112,8 +116,9 @@ def _index(shards: list[Shard]) -> tuple[list[Shard], dict[bytes, tuple[int, int
     return shards, places
 
 
-def _fill(backbone: Backbone, wanted: dict[bytes, Any], folder: Path, batch_size: int, progress: bool,
-          skip: bool) -> dict[bytes, str]:
+def _fill(
+    backbone: Backbone, wanted: dict[bytes, Any], folder: Path, batch_size: int, progress: bool, skip: bool
+) -> dict[bytes, str]:
     from xretrieve.backbones.base import batch_to
 
     keys = list(wanted)
@@ -140,8 +145,9 @@ def _fill(backbone: Backbone, wanted: dict[bytes, Any], folder: Path, batch_size
     return broken
 
 
-def _prepare(backbone: Backbone, chunk: list[bytes], wanted: dict[bytes, Any], skip: bool,
-             broken: dict[bytes, str]) -> tuple[Any, list[bytes]]:
+def _prepare(
+    backbone: Backbone, chunk: list[bytes], wanted: dict[bytes, Any], skip: bool, broken: dict[bytes, str]
+) -> tuple[Any, list[bytes]]:
     try:
         return backbone.prepare([wanted[k] for k in chunk]), chunk
     except XRetrieveError:

@@ -27,8 +27,9 @@ class CachedTokens:
         failed: (id, reason) of the items that could not be read.
     """
 
-    def __init__(self, shards: list[Shard], shard: np.ndarray, row: np.ndarray, kept: np.ndarray,
-                 failed: list[tuple[str, str]]) -> None:
+    def __init__(
+        self, shards: list[Shard], shard: np.ndarray, row: np.ndarray, kept: np.ndarray, failed: list[tuple[str, str]]
+    ) -> None:
         self.shards, self.shard, self.row = shards, shard, row
         self.kept, self.failed = kept, failed
 

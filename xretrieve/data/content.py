@@ -22,8 +22,13 @@ def text_key(text: str) -> bytes:
 
 def picture_key(picture: Any) -> bytes:
     """Key of a PIL image: mode, size, pixels, palette and what changes how it is read (rotation, transparency)."""
-    info = (picture.mode, picture.size, picture.getexif().get(0x0112), repr(picture.info.get("transparency")),
-            picture.getpalette())
+    info = (
+        picture.mode,
+        picture.size,
+        picture.getexif().get(0x0112),
+        repr(picture.info.get("transparency")),
+        picture.getpalette(),
+    )
     return hashlib.sha256(repr(info).encode() + picture.tobytes()).digest()
 
 

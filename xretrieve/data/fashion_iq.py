@@ -106,8 +106,10 @@ def found(root: str | Path | None = None) -> list[str]:
         folder = folder_of(root, (NAME, "fashion-iq", "fashionIQ"), "captions/cap.*.json", NAME)
     except XRetrieveError:
         return []
-    return [f"captions ({len(list(folder.glob('captions/cap.*.json')))} of 9 files)",
-            *(["photos"] if (folder / "images").is_dir() else [])]
+    return [
+        f"captions ({len(list(folder.glob('captions/cap.*.json')))} of 9 files)",
+        *(["photos"] if (folder / "images").is_dir() else []),
+    ]
 
 
 def _captions(folder: Path, category: str, split: str) -> Path:
@@ -145,6 +147,8 @@ def _without_leaks(
     held = {image for path in paths for image in _ids(path)}
     kept = [q for q in queries if q.reference not in held and q.target not in held]
     leaked = {image for ids in lists.values() for image in ids} & held
-    said = (f"left out {len(leaked):,} training images that some category lists for val or test, and "
-            f"{len(queries) - len(kept):,} pairs that touch one (exclude_leaks=true)")
+    said = (
+        f"left out {len(leaked):,} training images that some category lists for val or test, and "
+        f"{len(queries) - len(kept):,} pairs that touch one (exclude_leaks=true)"
+    )
     return kept, {c: [i for i in ids if i not in held] for c, ids in lists.items()}, said

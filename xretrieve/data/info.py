@@ -59,8 +59,13 @@ INFO: dict[str, DatasetInfo] = {
         title="MS-COCO captions",
         tasks=("image_text", "multi_query"),
         splits={"train": (113287, 566747), "val": (5000, 25010), "test": (5000, 25010)},
-        extra_splits={"val2017": (5000, 25014), "train2017": (118287, 591753), "val2014": (40504, 202654),
-                      "train2014": (82783, 414113), "regions": (0, 0)},
+        extra_splits={
+            "val2017": (5000, 25014),
+            "train2017": (118287, 591753),
+            "val2014": (40504, 202654),
+            "train2014": (82783, 414113),
+            "regions": (0, 0),
+        },
         url="https://cocodataset.org/#download (photos, captions_*.json), "
         "https://cs.stanford.edu/people/karpathy/deepimagesent/ (dataset_coco.json), "
         "https://github.com/kuanghuei/SCAN (coco_precomp)",
@@ -88,7 +93,7 @@ INFO: dict[str, DatasetInfo] = {
         tasks=("multi_query",),
         splits={"test": (0, 0)},
         extra_splits={"train": (0, 0), "val": (0, 0)},
-        url="any file of lines {\"image\": \"x.jpg\", \"phrase\": \"...\", \"bbox\": [x, y, w, h]}",
+        url='any file of lines {"image": "x.jpg", "phrase": "...", "bbox": [x, y, w, h]}',
         terms="Those of the file and its photos.",
         paper="yours",
         put="phrases/phrases.jsonl with phrases/images/*.jpg, or -o file=FILE -o photos=FOLDER",
@@ -136,8 +141,8 @@ INFO: dict[str, DatasetInfo] = {
         title="Products: triplets made from a catalogue by an exact rule",
         tasks=("composed", "image_text"),
         splits={"train": (0, 0), "val": (0, 0), "test": (0, 0)},  # as many as the catalogue has
-        url="any file of lines {\"id\": \"1\", \"title\": ..., \"gender_from_title\", \"master\", \"sub\", "
-        "\"article\", \"colour\", \"usage\", \"image\": \"images/1.jpg\"}",
+        url='any file of lines {"id": "1", "title": ..., "gender_from_title", "master", "sub", '
+        '"article", "colour", "usage", "image": "images/1.jpg"}',
         terms="Those of the catalogue and its photos.",
         paper="this project (the rule); the catalogue's own",
         put="products/products.jsonl with products/images/*.jpg, or -o file=FILE",

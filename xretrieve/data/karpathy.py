@@ -101,9 +101,7 @@ def _split(entry: dict[str, Any], i: int, source: str) -> str:
     return SPLITS[split]
 
 
-def _record(
-    entry: dict[str, Any], i: int, source: str, locate: Callable[[dict[str, Any]], Path | None]
-) -> ImageRecord:
+def _record(entry: dict[str, Any], i: int, source: str, locate: Callable[[dict[str, Any]], Path | None]) -> ImageRecord:
     filename = str(_get(entry, "filename", i, source))
     sentences = _get(entry, "sentences", i, source)
     if not isinstance(sentences, list) or not sentences:

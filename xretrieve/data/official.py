@@ -36,10 +36,16 @@ def official_annotations(name: str, split: str, path: Path, pictures: PictureInd
         if not own:
             raise XRetrieveError(f"{path}: image {image['id']} has no caption; every image needs one")
         filename = image["file_name"]
-        records.append(ImageRecord(
-            str(image["id"]), pictures.find(coco_names(filename)), [text for _, text in own], [str(i) for i, _ in own],
-            {"split": split, "filename": filename}, regions.get(image["id"], []),
-        ))
+        records.append(
+            ImageRecord(
+                str(image["id"]),
+                pictures.find(coco_names(filename)),
+                [text for _, text in own],
+                [str(i) for i, _ in own],
+                {"split": split, "filename": filename},
+                regions.get(image["id"], []),
+            )
+        )
     if texts:
         raise XRetrieveError(f"{path}: captions of image {next(iter(texts))}, which is not in its list of images")
     return Annotations(name, split, "official", str(path), records, pictures.sought)
@@ -53,10 +59,16 @@ def region_annotations(name: str, path: Path, pictures: PictureIndex) -> Annotat
         captions = [c.strip() for c in entry.get("captions", []) if c.strip()]
         if not captions:
             raise XRetrieveError(f"{path}: image {filename!r} has no captions")
-        records.append(ImageRecord(
-            str(key), pictures.find([filename]), captions, [f"{key}#{k}" for k in range(len(captions))],
-            {"split": entry.get("coco_split", "regions"), "filename": filename}, _boxes(entry),
-        ))
+        records.append(
+            ImageRecord(
+                str(key),
+                pictures.find([filename]),
+                captions,
+                [f"{key}#{k}" for k in range(len(captions))],
+                {"split": entry.get("coco_split", "regions"), "filename": filename},
+                _boxes(entry),
+            )
+        )
     return Annotations(name, "regions", "regions", str(path), records, pictures.sought)
 
 

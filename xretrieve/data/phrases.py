@@ -81,15 +81,21 @@ def annotations(
         raise XRetrieveError(f"{path}: no image has min_turns={min_turns} distinct phrases; the most is {most}")
     records = [
         ImageRecord(
-            key, _picture(index, key), list(said), [f"{key}#{k}" for k in range(len(said))],
-            {"split": wanted}, [region for region in said.values() if region is not None],
+            key,
+            _picture(index, key),
+            list(said),
+            [f"{key}#{k}" for k in range(len(said))],
+            {"split": wanted},
+            [region for region in said.values() if region is not None],
         )
         for key, said in kept.items()
     ]
     notes = []
     if len(kept) < len(images):
-        notes.append(f"{len(images) - len(kept):,} of {len(images):,} images are left out: fewer than "
-                     f"min_turns={min_turns} distinct phrases")
+        notes.append(
+            f"{len(images) - len(kept):,} of {len(images):,} images are left out: fewer than "
+            f"min_turns={min_turns} distinct phrases"
+        )
     return Annotations("phrases", wanted, "phrases", str(path), records, index.sought, notes=notes)
 
 

@@ -19,8 +19,17 @@ with contextlib.suppress(ImportError):  # the extra `heic`; without it HEIC file
     pillow_heif.register_heif_opener()
 
 # What PIL raises on broken files, depending on the format and on where the damage is.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error,
-           Image.DecompressionBombError)
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 def read_picture(source: str | Path | bytes | Image.Image, max_pixels: int | None = None) -> Image.Image:

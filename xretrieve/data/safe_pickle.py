@@ -17,8 +17,20 @@ import numpy as np
 from xretrieve.errors import XRetrieveError
 
 # What a damaged pickle raises, depending on where the damage is.
-_BROKEN = (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OSError,
-           MemoryError, OverflowError, struct.error, AssertionError)
+_BROKEN = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OSError,
+    MemoryError,
+    OverflowError,
+    struct.error,
+    AssertionError,
+)
 
 
 class _RefusedError(Exception):

@@ -64,8 +64,11 @@ def annotations(
         queries = [q for q in queries if q.reference != q.target]
         notes.append(f"{len(same)} pairs whose target is their reference are left out of training")
     elif same:
-        notes.append(f"{len(same)} query has its reference as target: unreachable once the reference is removed"
-                     if len(same) == 1 else f"{len(same)} queries have their reference as target: unreachable")
+        notes.append(
+            f"{len(same)} query has its reference as target: unreachable once the reference is removed"
+            if len(same) == 1
+            else f"{len(same)} queries have their reference as target: unreachable"
+        )
     if asked != "train":
         notes.append("Shoes has one evaluation list: what is selected on is what is reported")
     galleries = {"all": ids}

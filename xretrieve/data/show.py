@@ -32,18 +32,24 @@ def examples(
     shown = []
     for row in chosen:
         image = data.images[row]
-        shown.append({
-            "id": data.image_ids[row],
-            "image": f"{image.path} row {image.row}" if isinstance(image, FeatureRow) else str(image),
-            "captions": data.captions_of(row),
-            "regions": [{"box": list(r.box), "text": r.text} for r in (data.regions[row] if data.regions else [])],
-            "triplets": [
-                {"texts": list(t.texts), "kind": t.kind,
-                 "target": None if t.target is None else data.image_ids[t.target]}
-                for t in data.triplets if t.reference == row
-            ],
-            "metadata": data.metadata[row],
-        })
+        shown.append(
+            {
+                "id": data.image_ids[row],
+                "image": f"{image.path} row {image.row}" if isinstance(image, FeatureRow) else str(image),
+                "captions": data.captions_of(row),
+                "regions": [{"box": list(r.box), "text": r.text} for r in (data.regions[row] if data.regions else [])],
+                "triplets": [
+                    {
+                        "texts": list(t.texts),
+                        "kind": t.kind,
+                        "target": None if t.target is None else data.image_ids[t.target],
+                    }
+                    for t in data.triplets
+                    if t.reference == row
+                ],
+                "metadata": data.metadata[row],
+            }
+        )
     return shown
 
 

@@ -51,8 +51,12 @@ class TripletAnnotations(Annotations):
         super().__post_init__()
         listed = {record.id for record in self.images}
         for query in self.queries:
-            named = {"reference": [query.reference], "target": [query.target] if query.target is not None else [],
-                     "positive": query.positives, "member": query.members}
+            named = {
+                "reference": [query.reference],
+                "target": [query.target] if query.target is not None else [],
+                "positive": query.positives,
+                "member": query.members,
+            }
             for what, ids in named.items():
                 wrong = next((i for i in ids if i not in listed), None)
                 if wrong is not None:

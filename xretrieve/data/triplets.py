@@ -112,8 +112,12 @@ class ComposedDataset(RetrievalDataset):
             raise XRetrieveError(f"{where} has no modification text; leave it out, or write one")
         if t.target is None and not self.hidden:
             raise XRetrieveError(f"{where} has no target; only a split with hidden targets may have such queries")
-        rows = {"reference": (t.reference,), "target": () if t.target is None else (t.target,),
-                "positive": t.positives, "member": t.members}
+        rows = {
+            "reference": (t.reference,),
+            "target": () if t.target is None else (t.target,),
+            "positive": t.positives,
+            "member": t.members,
+        }
         for what, given in rows.items():
             wrong = next((row for row in given if not 0 <= row < n), None)
             if wrong is not None:

@@ -102,7 +102,9 @@ def query_sets(dataset: RetrievalDataset, turns: int | None = None) -> QuerySets
     left_out: tuple[str, ...] = ()
     if silent:
         images = "1 image has" if len(silent) == 1 else f"{len(silent)} images have"
-        left_out = (f"{images} no sentence and no query set, but {'is' if len(silent) == 1 else 'are'} in the gallery "
-                    f"(first: {silent[0]})",)
+        left_out = (
+            f"{images} no sentence and no query set, but {'is' if len(silent) == 1 else 'are'} in the gallery "
+            f"(first: {silent[0]})",
+        )
     sizes = counts[owner] if turns is None else np.minimum(counts[owner], turns)
     return QuerySets([data.captions[c] for c in kept], sizes, owner, [data.image_ids[i] for i in owner], left_out)

@@ -85,9 +85,7 @@ def one_hot(place: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(place)[:, None] == np.arange(size)
 
 
-def member_counts(
-    scores: Any, members: np.ndarray, reference: np.ndarray, target: np.ndarray
-) -> CandidateCounts:
+def member_counts(scores: Any, members: np.ndarray, reference: np.ndarray, target: np.ndarray) -> CandidateCounts:
     """Rank of the target among the members of each query's subset without its reference (CIRR: 5 candidates).
 
     Args:

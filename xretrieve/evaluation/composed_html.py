@@ -39,22 +39,26 @@ def render_composed(
     table = report.rows()
     columns = list(dict.fromkeys(label for _, own in table for label in own))
     printed = list(published) if report.metrics.setting.coverage >= 1 else []
-    return environment().get_template("composed.html").render(
-        title=title or report.name or "Evaluation",
-        report=report,
-        setting=composed_lines(report),
-        columns=columns,
-        table=[(label, [report[own[c]] if c in own else None for c in columns]) for label, own in table],
-        second=[(label, [report.with_lost[own[c]] if c in own else None for c in columns]) for label, own in table]
-        if report.with_lost
-        else [],
-        head=report.headline,
-        rows=[(row, comparable(row, report)) for row in measured] if len(measured) > 1 else [],
-        published=printed,
-        published_names=list(dict.fromkeys(name for row in printed for name in row.values)),
-        hidden=len(published) - len(printed),
-        log_plot=log_plot(log) if log is not None else "",
-        groups=[group for group in outcomes if group[1]],
-        thumbnails={name: data_address(jpeg) for name, jpeg in report.thumbnails.items()},
-        facts=facts(report),
+    return (
+        environment()
+        .get_template("composed.html")
+        .render(
+            title=title or report.name or "Evaluation",
+            report=report,
+            setting=composed_lines(report),
+            columns=columns,
+            table=[(label, [report[own[c]] if c in own else None for c in columns]) for label, own in table],
+            second=[(label, [report.with_lost[own[c]] if c in own else None for c in columns]) for label, own in table]
+            if report.with_lost
+            else [],
+            head=report.headline,
+            rows=[(row, comparable(row, report)) for row in measured] if len(measured) > 1 else [],
+            published=printed,
+            published_names=list(dict.fromkeys(name for row in printed for name in row.values)),
+            hidden=len(published) - len(printed),
+            log_plot=log_plot(log) if log is not None else "",
+            groups=[group for group in outcomes if group[1]],
+            thumbnails={name: data_address(jpeg) for name, jpeg in report.thumbnails.items()},
+            facts=facts(report),
+        )
     )

@@ -131,7 +131,11 @@ def find(name: str) -> ComposedProtocol | None:
         raise unknown(f"caption mode of protocol {name!r}:", mode, MODES)
     settings, _, about = _TABLE[stem]
     return ComposedProtocol(
-        f"{stem}/{mode}", about=about, mode=mode, reference=stem.rpartition("/")[2], **settings  # type: ignore[arg-type]
+        f"{stem}/{mode}",
+        about=about,
+        mode=mode,
+        reference=stem.rpartition("/")[2],
+        **settings,  # type: ignore[arg-type]
     )
 
 

@@ -68,7 +68,16 @@ def evaluate(
         if combine:
             raise XRetrieveError(f"combine={combine!r} is for query sets; {protocol.name!r} ranks composed queries")
         return evaluate_composed(
-            matcher, dataset, protocol, cache, batch_size, progress, bootstrap, seed, name=name, trec=trec,
+            matcher,
+            dataset,
+            protocol,
+            cache,
+            batch_size,
+            progress,
+            bootstrap,
+            seed,
+            name=name,
+            trec=trec,
             allow_missing=allow_missing,
         )
     protocol.check(len(dataset), dataset.coverage)  # before the hours of encoding
@@ -77,7 +86,16 @@ def evaluate(
         from xretrieve.evaluation.rounds import evaluate_rounds
 
         report: Report = evaluate_rounds(
-            matcher, dataset, protocol, cache, batch_size, progress, bootstrap, seed, name=name, trec=trec,
+            matcher,
+            dataset,
+            protocol,
+            cache,
+            batch_size,
+            progress,
+            bootstrap,
+            seed,
+            name=name,
+            trec=trec,
             combine=combine,
         )
         report.seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, **report.seconds}

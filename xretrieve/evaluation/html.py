@@ -43,26 +43,31 @@ def render(
     measured = [report, *(row for row in rows if row is not report)]
     same = [row for row in measured if comparable(row, report)]
     ks = report.protocol.ks
-    return environment().get_template("report.html").render(
-        title=title or report.name or "Evaluation",
-        report=report,
-        setting=setting_lines(report),
-        directions=[
-            (d, LABELS[d], [report[f"{d}_{m}"] for m in (*(f"r{k}" for k in ks), "medr", "meanr")]) for d in DIRECTIONS
-        ],
-        ks=ks,
-        recalls=[f"{d}_r{k}" for d in DIRECTIONS for k in ks],
-        rows=[(row, comparable(row, report)) for row in measured] if len(measured) > 1 or published else [],
-        published=published if report.metrics.setting.coverage >= 1 else [],
-        hidden=len(published) if report.metrics.setting.coverage < 1 else 0,
-        recall_plot=plots.recall_plot(report),
-        rank_plot=plots.rank_plot(report),
-        rows_plot=plots.rows_plot(same) if len(same) > 1 else "",
-        log_plot=plots.log_plot(log) if log is not None else "",
-        groups=_groups(report),
-        thumbnails={name: data_address(jpeg) for name, jpeg in report.thumbnails.items()},
-        heats={caption: data_address(jpeg) for caption, jpeg in report.heats.items()},
-        facts=facts(report),
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            title=title or report.name or "Evaluation",
+            report=report,
+            setting=setting_lines(report),
+            directions=[
+                (d, LABELS[d], [report[f"{d}_{m}"] for m in (*(f"r{k}" for k in ks), "medr", "meanr")])
+                for d in DIRECTIONS
+            ],
+            ks=ks,
+            recalls=[f"{d}_r{k}" for d in DIRECTIONS for k in ks],
+            rows=[(row, comparable(row, report)) for row in measured] if len(measured) > 1 or published else [],
+            published=published if report.metrics.setting.coverage >= 1 else [],
+            hidden=len(published) if report.metrics.setting.coverage < 1 else 0,
+            recall_plot=plots.recall_plot(report),
+            rank_plot=plots.rank_plot(report),
+            rows_plot=plots.rows_plot(same) if len(same) > 1 else "",
+            log_plot=plots.log_plot(log) if log is not None else "",
+            groups=_groups(report),
+            thumbnails={name: data_address(jpeg) for name, jpeg in report.thumbnails.items()},
+            heats={caption: data_address(jpeg) for caption, jpeg in report.heats.items()},
+            facts=facts(report),
+        )
     )
 
 

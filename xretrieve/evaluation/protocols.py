@@ -145,9 +145,7 @@ for _name, _gallery, _turns, _also, _order, _about in (
     ("phrases", None, None, (), "in the order of the file", "a file of region phrases: as many rounds as it gives"),
     ("rounds", None, None, (), "in stored order", "query turns of any dataset and any size, up to ten rounds"),
 ):
-    register_protocol(
-        RoundsProtocol(_name, gallery=_gallery, turns=_turns, also=_also, order=_order, about=_about)
-    )
+    register_protocol(RoundsProtocol(_name, gallery=_gallery, turns=_turns, also=_also, order=_order, about=_about))
 
 
 def protocol_from_dict(values: dict[str, Any]) -> Protocol:

@@ -84,7 +84,9 @@ def published_rows(dataset: str, protocol: str, names: Sequence[str] | None = No
         return list(rows.values())
     wrong = next((name for name in names if name not in rows), None)
     if wrong is not None and not rows:
-        raise XRetrieveError(f"published: no figures are known for {dataset} under protocol {protocol!r}, not {wrong!r}")
+        raise XRetrieveError(
+            f"published: no figures are known for {dataset} under protocol {protocol!r}, not {wrong!r}"
+        )
     if wrong is not None:
         raise unknown("published row", wrong, rows)
     return [rows[name] for name in names]

@@ -65,7 +65,9 @@ def composed_rows(protocol: str) -> dict[str, PublishedRow]:
     if (dataset, rule) in (("fashion-iq", "original"), ("fashion-iq", "val-union")):
         return dict(_fashion(line, rule) for line in (_ORIGINAL if rule == "original" else _UNION).splitlines())
     if (dataset, rule) == ("shoes", "all"):  # whether a row used VAL's shorter list is not known
-        return dict(_plain(line, ("r1", "r10", "r50"), "Shoes; which eval list is not known") for line in _SHOES.splitlines())
+        return dict(
+            _plain(line, ("r1", "r10", "r50"), "Shoes; which eval list is not known") for line in _SHOES.splitlines()
+        )
     if (dataset, rule) == ("cirr", "test1"):
         names = ("r1", "r5", "r10", "r50")
         return dict(_plain(line, names, "CIRR test1, reference removed") for line in _CIRR_TEST.splitlines())

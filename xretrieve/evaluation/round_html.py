@@ -36,20 +36,24 @@ def render_rounds(
     measured = [report, *(row for row in rows if row is not report)]
     same = [row for row in measured if comparable(row, report)]
     outcomes = [(text, [s for s in report.samples if s.outcome == name]) for name, text in HEADINGS.items()]
-    return environment().get_template("rounds.html").render(
-        title=title or report.name or "Evaluation",
-        report=report,
-        setting=rounds_lines(report),
-        ks=report.protocol.ks,
-        rounds=[
-            (turn, count, list(report.at(turn).values())) for turn, count in enumerate(report.reached, start=1)
-        ],
-        rows=[(row, comparable(row, report)) for row in measured] if len(measured) > 1 else [],
-        recall_plot=round_plots.recall_by_round(report),
-        rank_plot=round_plots.rank_by_round(report),
-        rows_plot=round_plots.rows_by_round(same) if len(same) > 1 else "",  # type: ignore[arg-type]
-        log_plot=log_plot(log) if log is not None else "",
-        groups=[group for group in outcomes if group[1]],
-        thumbnails={name: data_address(jpeg) for name, jpeg in report.thumbnails.items()},
-        facts=facts(report),
+    return (
+        environment()
+        .get_template("rounds.html")
+        .render(
+            title=title or report.name or "Evaluation",
+            report=report,
+            setting=rounds_lines(report),
+            ks=report.protocol.ks,
+            rounds=[
+                (turn, count, list(report.at(turn).values())) for turn, count in enumerate(report.reached, start=1)
+            ],
+            rows=[(row, comparable(row, report)) for row in measured] if len(measured) > 1 else [],
+            recall_plot=round_plots.recall_by_round(report),
+            rank_plot=round_plots.rank_by_round(report),
+            rows_plot=round_plots.rows_by_round(same) if len(same) > 1 else "",  # type: ignore[arg-type]
+            log_plot=log_plot(log) if log is not None else "",
+            groups=[group for group in outcomes if group[1]],
+            thumbnails={name: data_address(jpeg) for name, jpeg in report.thumbnails.items()},
+            facts=facts(report),
+        )
     )

@@ -70,8 +70,12 @@ def evaluate_rounds(
     scored = time.perf_counter()
     report = report_of(counter.counts(), sets, dataset, protocol, bootstrap, seed)
     report.samples = choose_round_samples(
-        lambda rows: scorer.score(rows).cpu().numpy(), counter.counts(), sets, dataset.image_ids,
-        ties=protocol.ties, seed=seed,
+        lambda rows: scorer.score(rows).cpu().numpy(),
+        counter.counts(),
+        sets,
+        dataset.image_ids,
+        ties=protocol.ties,
+        seed=seed,
     )
     row = {image: i for i, image in enumerate(dataset.image_ids)}
     pictures = {image: thumbnail(dataset.images[row[image]]) for image in round_pictures(report.samples)}
@@ -124,9 +128,7 @@ class Counter:
         rounds: how many rounds the scores have; default those of the longest set. 1: only the last one is given.
     """
 
-    def __init__(
-        self, sets: QuerySets, image_ids: Sequence[str], depth: int = 0, rounds: int | None = None
-    ) -> None:
+    def __init__(self, sets: QuerySets, image_ids: Sequence[str], depth: int = 0, rounds: int | None = None) -> None:
         self.sets, self.image_ids = sets, image_ids
         self.depth = min(depth, len(image_ids))
         shape = (sets.longest if rounds is None else rounds, len(sets))
@@ -168,8 +170,18 @@ def report_of(
     by_rule = {ties: compute_rounds(r, protocol.ks) for ties, r in ranks.items()}
     values = by_rule[protocol.ties]
     setting = RoundsSetting(
-        protocol.name, dataset.name, dataset.split, len(dataset), len(sets.texts), dataset.expected_images,
-        protocol.ties, 1, bootstrap, seed, len(sets), sets.longest,
+        protocol.name,
+        dataset.name,
+        dataset.split,
+        len(dataset),
+        len(sets.texts),
+        dataset.expected_images,
+        protocol.ties,
+        1,
+        bootstrap,
+        seed,
+        len(sets),
+        sets.longest,
     )
     spans = {}
     if bootstrap:
@@ -206,8 +218,11 @@ def model_facts(matcher: Any, scorer: RoundScorer) -> dict[str, str]:
     members = list(getattr(matcher, "members", None) or [matcher])
     configs = [getattr(getattr(member, "head", None), "config", {}) for member in members]
     facts = {"sets are scored by": "the head" if scorer.combine == "head" else scorer.combine.replace("_", " ")}
-    for key, label in (("direction", "direction"), ("weight_horizon", "H (rounds of the round weight)"),
-                       ("region_norm", "region norm")):
+    for key, label in (
+        ("direction", "direction"),
+        ("weight_horizon", "H (rounds of the round weight)"),
+        ("region_norm", "region norm"),
+    ):
         found = [str(config[key]) for config in configs if key in config]
         if found:
             facts[label] = " + ".join(dict.fromkeys(found)) + (" (ensemble)" if len(members) > 1 else "")

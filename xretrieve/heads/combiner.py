@@ -65,8 +65,17 @@ class Combiner(ComposedHead):
 
     name = "combiner"
 
-    def __init__(self, image_dim: int, text_dim: int, dim: int = 0, sides: dict[str, Any] | None = None,
-                 scale: float | str = 100.0, projection: int = 0, hidden: int = 0, dropout: float = 0.5) -> None:
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        dim: int = 0,
+        sides: dict[str, Any] | None = None,
+        scale: float | str = 100.0,
+        projection: int = 0,
+        hidden: int = 0,
+        dropout: float = 0.5,
+    ) -> None:
         super().__init__({"image_dim": image_dim, "text_dim": text_dim, "dim": dim, "sides": sides, "scale": scale,
                           "projection": projection, "hidden": hidden, "dropout": dropout}, scale)  # fmt: skip
         self.network = CombinerNetwork(self.dim, projection or 4 * self.dim, hidden or 8 * self.dim, dropout)

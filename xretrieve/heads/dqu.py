@@ -52,8 +52,15 @@ class DQU(ComposedHead):
 
     name = "dqu"
 
-    def __init__(self, image_dim: int, text_dim: int, dim: int = 0, sides: dict[str, Any] | None = None,
-                 scale: float | str = "learned", dropout: float = 0.5) -> None:
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        dim: int = 0,
+        sides: dict[str, Any] | None = None,
+        scale: float | str = "learned",
+        dropout: float = 0.5,
+    ) -> None:
         super().__init__({"image_dim": image_dim, "text_dim": text_dim, "dim": dim, "sides": sides, "scale": scale,
                           "dropout": dropout}, scale)  # fmt: skip
         self.network = DQUNetwork(self.dim, dropout)

@@ -164,9 +164,7 @@ class DrillDown(MultiQueryHead):
     def _looking(self, texts: Items) -> Items:
         g, m, t, _ = texts.local.shape
         mask = texts.local.new_ones(g, m, t, dtype=torch.bool) if texts.mask is None else texts.mask
-        made = self.looking(
-            Prepared(texts.local.float().flatten(0, 1), mask.flatten(0, 1), texts.pooled.flatten(0, 1))
-        )
+        made = self.looking(Prepared(texts.local.float().flatten(0, 1), mask.flatten(0, 1), texts.pooled.flatten(0, 1)))
         local, mean = made.local.to(texts.local.dtype), made.extra["mean"]
         return Items(local.view(g, m, t, -1), texts.mask, texts.pooled, {"mean": mean.view(g, m, t, t)})
 

@@ -25,8 +25,14 @@ class ImageOnly(ComposedHead):
     name = "image_only"
     share = 1.0
 
-    def __init__(self, image_dim: int, text_dim: int, dim: int = 0, sides: dict[str, Any] | None = None,
-                 scale: float | str = "learned") -> None:
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        dim: int = 0,
+        sides: dict[str, Any] | None = None,
+        scale: float | str = "learned",
+    ) -> None:
         super().__init__({"image_dim": image_dim, "text_dim": text_dim, "dim": dim, "sides": sides, "scale": scale},
                          scale)  # fmt: skip
 
@@ -53,8 +59,15 @@ class Sum(ComposedHead):
 
     name = "sum"
 
-    def __init__(self, image_dim: int, text_dim: int, dim: int = 0, sides: dict[str, Any] | None = None,
-                 scale: float | str = "learned", raw: bool = False) -> None:
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        dim: int = 0,
+        sides: dict[str, Any] | None = None,
+        scale: float | str = "learned",
+        raw: bool = False,
+    ) -> None:
         super().__init__({"image_dim": image_dim, "text_dim": text_dim, "dim": dim, "sides": sides, "scale": scale,
                           "raw": raw}, scale)  # fmt: skip
         self.raw = raw
@@ -79,8 +92,15 @@ class Constant(ComposedHead):
 
     name = "constant"
 
-    def __init__(self, image_dim: int, text_dim: int, dim: int = 0, sides: dict[str, Any] | None = None,
-                 scale: float | str = "learned", weight: float = 0.5) -> None:
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        dim: int = 0,
+        sides: dict[str, Any] | None = None,
+        scale: float | str = "learned",
+        weight: float = 0.5,
+    ) -> None:
         super().__init__({"image_dim": image_dim, "text_dim": text_dim, "dim": dim, "sides": sides, "scale": scale,
                           "weight": weight}, scale)  # fmt: skip
         self.register_buffer("weight", check_weight(weight))

@@ -69,8 +69,14 @@ class TIRG(ComposedHead):
 
     name = "tirg"
 
-    def __init__(self, image_dim: int, text_dim: int, dim: int = 0, sides: dict[str, Any] | None = None,
-                 scale: float | str = "learned") -> None:
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        dim: int = 0,
+        sides: dict[str, Any] | None = None,
+        scale: float | str = "learned",
+    ) -> None:
         super().__init__({"image_dim": image_dim, "text_dim": text_dim, "dim": dim, "sides": sides, "scale": scale},
                          scale)  # fmt: skip
         self.network = TIRGNetwork(self.dim)

@@ -33,8 +33,14 @@ from xretrieve.matcher import Matcher
 from xretrieve.utils.files import atomic_folder, content_hash, write_json
 
 ENCODERS = ("img_enc", "txt_enc")
-PARTS = {"scan": ENCODERS, "sgr": (*ENCODERS, "sim_enc"), "saf": (*ENCODERS, "sim_enc"),
-         "hmrn": (*ENCODERS, "sim_enc"), "drilldown": (), "combiner": ()}  # the last two have one state dict
+PARTS = {
+    "scan": ENCODERS,
+    "sgr": (*ENCODERS, "sim_enc"),
+    "saf": (*ENCODERS, "sim_enc"),
+    "hmrn": (*ENCODERS, "sim_enc"),
+    "drilldown": (),
+    "combiner": (),
+}  # the last two have one state dict
 # SCAN's own option names: (ours, theirs)
 SCAN_OPTIONS = {"stream": "cross_attn", "pooling": "agg_func", "feature_norm": "raw_feature_norm",
                 "temperature": "lambda_softmax", "lambda_lse": "lambda_lse"}  # fmt: skip

@@ -30,8 +30,10 @@ SIZES = {  # what of a state says how wide things are: (key, axis)
     "num_regions": ("sim_enc.v_global_w.embedding_local.1.weight", 0),
 }
 # a state may hold both fusions of TSHSR and both of its streams; region_norm=none leaves HMRN's BatchNorm out
-SPARE = {"hmrn": ("sim_enc.v_global_w.embedding_local.1.", "sim_enc.v_global_w.embedding_global.1."),
-         "tshsr": ("sim_enc.sim_eval_w.", "sim_enc.t2i.", "sim_enc.i2t.")}
+SPARE = {
+    "hmrn": ("sim_enc.v_global_w.embedding_local.1.", "sim_enc.v_global_w.embedding_global.1."),
+    "tshsr": ("sim_enc.sim_eval_w.", "sim_enc.t2i.", "sim_enc.i2t."),
+}
 
 
 def check_family(family: str) -> str:
@@ -83,8 +85,9 @@ def build_words(widths: dict[str, int], vocabulary: Vocabulary | None = None, dr
     return Words(vocabulary, widths["word_dim"], widths["embed_dim"], dropout)
 
 
-def build_sentences(widths: dict[str, int], family: str, vocabulary: Vocabulary | None = None,
-                    dropout: float = 0.0) -> Sentences:
+def build_sentences(
+    widths: dict[str, int], family: str, vocabulary: Vocabulary | None = None, dropout: float = 0.0
+) -> Sentences:
     """The text encoder of a family over query sets; made-up names as in :func:`build_words`."""
     words = build_words(widths, vocabulary)
     both = family == "hmrn"

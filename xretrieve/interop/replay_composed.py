@@ -121,5 +121,3 @@ def _training_pass(head: ComposedHead, given: dict[str, Tensor]) -> dict[str, Te
         made = head.compose(with_raw(given["image"]), with_raw(given["text"]))
     after = {f"train/state_after/{key}": value for key, value in head.network.named_buffers()}  # type: ignore[union-attr, operator]
     return {"train/composed": made.trace["composed"], **after}
-
-

@@ -111,8 +111,7 @@ def head_options(recipe: Recipe) -> dict[str, Any]:
     wanted = key is not None
     if wanted and "coarse" not in known.parameters:
         raise XRetrieveError(
-            f"recipe key {key!r}: head {name!r} has none; it is for heads over local tokens (scan, sgr, saf, "
-            "tshsr)"
+            f"recipe key {key!r}: head {name!r} has none; it is for heads over local tokens (scan, sgr, saf, tshsr)"
         )
     if options.get("coarse", wanted) != wanted:
         raise XRetrieveError(
@@ -155,6 +154,7 @@ def make_split(
 
     A picture that cannot be read is left out with its captions; a split with none left is an error.
     """
+
     def feed(side: str, backbone: Backbone, items: Sequence[Any], ids: list[str]) -> Feed:
         if side in learns:
             return LiveFeed(backbone, items)

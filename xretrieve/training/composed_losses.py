@@ -49,8 +49,9 @@ class Match(PairLoss):
         duplicates: what is done with further true answers, see :func:`match_loss`.
     """
 
-    def __init__(self, match: Literal["q2g", "symmetric"] = "q2g",
-                 duplicates: Literal["mask", "positive", "ignore"] = "mask") -> None:
+    def __init__(
+        self, match: Literal["q2g", "symmetric"] = "q2g", duplicates: Literal["mask", "positive", "ignore"] = "mask"
+    ) -> None:
         super().__init__(duplicates == "mask")
         if match not in MATCH:
             raise unknown("match option match =", str(match), MATCH)

@@ -149,6 +149,7 @@ class Loop:
 
     def _splits(self, live: list[str]) -> list[Split]:
         """Feeds of both splits; one process fills the cache, the others then read it."""
+
         def make() -> list[Split]:
             return [make_split(d, self.matcher, live, self.cache, self.bar.shown) for d in self.data]
 
@@ -226,8 +227,10 @@ class Loop:
             if isinstance(tokens, Tokens):
                 tokens.check_finite()
         stage = self.recipe.stages[self.at.stage]
-        raise XRetrieveError(f"stage {stage.name!r}, epoch {epoch + 1}, step {self.at.step + 1}: the loss is {value}; "
-                             f"take a lower lr (now {stage.lr:g}), a warm-up, or clip (now {stage.clip:g})")
+        raise XRetrieveError(
+            f"stage {stage.name!r}, epoch {epoch + 1}, step {self.at.step + 1}: the loss is {value}; "
+            f"take a lower lr (now {stage.lr:g}), a warm-up, or clip (now {stage.clip:g})"
+        )
 
     def _training_mode(self) -> None:
         self.matcher.eval()
@@ -242,8 +245,14 @@ class Loop:
         means = self.meter.means()
         metrics = self._validate(stage) if last or (epoch + 1) % stage.eval_every == 0 else {}
         self.meter = Meter()
-        row = {"stage": stage.name, "epoch": epoch + 1, "step": self.at.total, **means, **metrics,
-               "seconds": round(time.perf_counter() - started, 3)}
+        row = {
+            "stage": stage.name,
+            "epoch": epoch + 1,
+            "step": self.at.total,
+            **means,
+            **metrics,
+            "seconds": round(time.perf_counter() - started, 3),
+        }
         self.at.rows = [*self.at.rows, row]
         if self.log is not None:
             self.log.add(row)

@@ -164,8 +164,14 @@ class HardestHinge(PairLoss):
     (0.2, 0.5)
     """
 
-    def __init__(self, margin: float = 0.2, warmup_epochs: int = 0, negatives: str = "hardest", reduction: str = "sum",
-                 mask_duplicates: bool = True) -> None:
+    def __init__(
+        self,
+        margin: float = 0.2,
+        warmup_epochs: int = 0,
+        negatives: str = "hardest",
+        reduction: str = "sum",
+        mask_duplicates: bool = True,
+    ) -> None:
         super().__init__(mask_duplicates)
         if negatives not in ("hardest", "all"):
             raise unknown("hinge option negatives =", str(negatives), ["hardest", "all"])

@@ -211,19 +211,39 @@ class StageConfig:
             self.warmup_epochs,
             "0 when warmup_steps is given",
         )
-        _need(self.batching == "images" or self.captions_per_image == 1, "captions_per_image", self.captions_per_image,
-              "1 unless batching is images")
+        _need(
+            self.batching == "images" or self.captions_per_image == 1,
+            "captions_per_image",
+            self.captions_per_image,
+            "1 unless batching is images",
+        )
         _need(self.loss is not None or self.coarse_loss is not None, "loss", None, "given, unless coarse_loss is")
-        _need(not self.freeze_coarse or (self.loss is not None and self.coarse_loss is None), "freeze_coarse", True,
-              "false in a stage that trains the coarse vectors; it needs a loss and no coarse_loss")
+        _need(
+            not self.freeze_coarse or (self.loss is not None and self.coarse_loss is None),
+            "freeze_coarse",
+            True,
+            "false in a stage that trains the coarse vectors; it needs a loss and no coarse_loss",
+        )
         for key in ("group", "group_pool", "chunk"):
             _need(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
-        _need(not self.group or (self.group > 1 and self.batch_size % self.group == 0), "group", self.group,
-              f"0, or a divisor of batch_size ({self.batch_size}) above 1")
-        _need(not self.group_pool or self.group_pool >= self.group > 0, "group_pool", self.group_pool,
-              f"0, or at least group ({self.group}, itself above 0)")
-        _need(not self.freeze_coarse or self.train in (None, ["head"]), "train", self.train,
-              "[head] or left out with freeze_coarse")
+        _need(
+            not self.group or (self.group > 1 and self.batch_size % self.group == 0),
+            "group",
+            self.group,
+            f"0, or a divisor of batch_size ({self.batch_size}) above 1",
+        )
+        _need(
+            not self.group_pool or self.group_pool >= self.group > 0,
+            "group_pool",
+            self.group_pool,
+            f"0, or at least group ({self.group}, itself above 0)",
+        )
+        _need(
+            not self.freeze_coarse or self.train in (None, ["head"]),
+            "train",
+            self.train,
+            "[head] or left out with freeze_coarse",
+        )
         _need(self.train is None or len(self.train) > 0, "train", self.train, "a list of image, text, head")
         for part, factor in self.lr_scale.items():
             if str(part).split(".")[0] not in PARTS:
@@ -302,8 +322,12 @@ class Recipe:
         for key, value in (("turns", self.turns), ("combine", self.combine)):
             _need(not value or self.task == "multi_query", key, value, "left out unless task is multi_query")
         for i, stage in enumerate(self.stages):
-            _need(not stage.group or self.task == "image_text", f"stages.{i}.group", stage.group,
-                  "0 unless task is image_text")
+            _need(
+                not stage.group or self.task == "image_text",
+                f"stages.{i}.group",
+                stage.group,
+                "0 unless task is image_text",
+            )
             self._check_composed(i, stage)
 
     def _check_composed(self, i: int, stage: StageConfig) -> None:
@@ -330,8 +354,10 @@ class Recipe:
         for member in members:
             name = member.name or member.recipe.rstrip("/").rsplit("/", 1)[-1].removesuffix(".yaml")
             _need("/" not in name and name not in ("", ".", ".."), "members.name", name, "a name without slashes")
-            member.name = name if name not in taken else next(
-                f"{name}-{i}" for i in range(2, len(members) + 2) if f"{name}-{i}" not in taken
+            member.name = (
+                name
+                if name not in taken
+                else next(f"{name}-{i}" for i in range(2, len(members) + 2) if f"{name}-{i}" not in taken)
             )
             taken.add(member.name)
 

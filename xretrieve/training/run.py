@@ -87,13 +87,24 @@ class Run:
         values = {name: self.report[name].value for name in self.recipe.expect}
         return {
             name: f"{values[name]:.1f} is not within {low:g} to {high:g}"
-            for name, (low, high) in self.recipe.expect.items() if not low <= values[name] <= high
+            for name, (low, high) in self.recipe.expect.items()
+            if not low <= values[name] <= high
         }
 
 
-def train(recipe: str | Path | Recipe, *, out: str | Path | None = None, resume: bool = False, overwrite: bool = False,
-          devices: int = 1, accelerator: str = "auto", progress: bool | None = None, overrides: Overrides = None,
-          on_step: Callable[[int], None] | None = None, **keys: Any) -> Run:
+def train(
+    recipe: str | Path | Recipe,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    devices: int = 1,
+    accelerator: str = "auto",
+    progress: bool | None = None,
+    overrides: Overrides = None,
+    on_step: Callable[[int], None] | None = None,
+    **keys: Any,
+) -> Run:
     """Train a recipe and measure it on its test split.
 
     Args:

@@ -95,9 +95,17 @@ class Trainee(nn.Module):
     taken on ``head.score``.
     """
 
-    def __init__(self, head: Head, loss: PairLoss | None, image: nn.Module | None = None, text: nn.Module | None = None,
-                 gather: Gather | None = None, coarse_loss: PairLoss | None = None, coarse_weight: float = 1.0,
-                 group: int = 0) -> None:
+    def __init__(
+        self,
+        head: Head,
+        loss: PairLoss | None,
+        image: nn.Module | None = None,
+        text: nn.Module | None = None,
+        gather: Gather | None = None,
+        coarse_loss: PairLoss | None = None,
+        coarse_weight: float = 1.0,
+        group: int = 0,
+    ) -> None:
         super().__init__()
         self.head, self.loss, self.image, self.text = head, loss, image, text
         self.gather = gather or Gather()

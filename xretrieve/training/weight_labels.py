@@ -19,7 +19,12 @@ _GRID = sorted((v / 10 for v in range(11)), key=lambda v: (abs(v - 0.5), v))  # 
 
 @torch.no_grad()
 def weight_labels(
-    u: Tensor, s: Tensor, g: Tensor, kind: str = "logprob", masked: Tensor | None = None, tau: float = 0.05,
+    u: Tensor,
+    s: Tensor,
+    g: Tensor,
+    kind: str = "logprob",
+    masked: Tensor | None = None,
+    tau: float = 0.05,
     kappa: float = 4.0,
 ) -> tuple[Tensor, Tensor]:
     """How much of the image and of the text would find the target.

@@ -116,13 +116,21 @@ def torch_problems(torch: dict[str, Any] | None, vision: dict[str, Any] | None, 
         return [Problem(f"torch cannot be imported ({error}).", f"Type: {pair} --force-reinstall", True)]
     if vision is None:
         have = f"torchvision {_version('torchvision')} ({_built_for()}) and torch {torch['version']}"
-        return [Problem(f"{have} do not fit together ({error}).",
-                        f"Install the pair in one command, from one index: {pair}", True)]
+        return [
+            Problem(
+                f"{have} do not fit together ({error}).",
+                f"Install the pair in one command, from one index: {pair}",
+                True,
+            )
+        ]
     builds = [found["version"].partition("+")[2] for found in (torch, vision)]
     if all(builds) and builds[0] != builds[1]:
         have = f"torch {torch['version']} and torchvision {vision['version']}"
-        return [Problem(f"{have} are builds for different devices.",
-                        f"Install the pair in one command, from one index: {pair}")]
+        return [
+            Problem(
+                f"{have} are builds for different devices.", f"Install the pair in one command, from one index: {pair}"
+            )
+        ]
     return []
 
 
@@ -145,14 +153,26 @@ def faiss_problems(wheels: dict[str, str], faiss: dict[str, Any] | None, error: 
     """No FAISS is fine (the torch index answers); two wheels, or one that does not start, are not."""
     if len(wheels) > 1:
         keep = next((w for w in wheels if "gpu" in w), "") if cuda else "faiss-cpu"
-        return [Problem(f"{' and '.join(wheels)} are both installed and overwrite each other's files.",
-                        f"Type: pip uninstall -y {' '.join(wheels)}, then: pip install {keep or 'faiss-cpu'}")]
+        return [
+            Problem(
+                f"{' and '.join(wheels)} are both installed and overwrite each other's files.",
+                f"Type: pip uninstall -y {' '.join(wheels)}, then: pip install {keep or 'faiss-cpu'}",
+            )
+        ]
     if wheels and faiss is None:
-        return [Problem(f"faiss is installed but cannot be imported ({error}).",
-                        f"Type: pip install --force-reinstall {next(iter(wheels))}; the torch index works without it.")]
+        return [
+            Problem(
+                f"faiss is installed but cannot be imported ({error}).",
+                f"Type: pip install --force-reinstall {next(iter(wheels))}; the torch index works without it.",
+            )
+        ]
     if faiss and faiss["gpu_build"] and not faiss["gpus"]:
-        return [Problem("faiss is the GPU build, but it sees no GPU.",
-                        "Indexes run on the CPU; to save space: pip uninstall the GPU wheel, pip install faiss-cpu.")]
+        return [
+            Problem(
+                "faiss is the GPU build, but it sees no GPU.",
+                "Indexes run on the CPU; to save space: pip uninstall the GPU wheel, pip install faiss-cpu.",
+            )
+        ]
     return []
 
 
@@ -178,8 +198,12 @@ def cache() -> dict[str, Any]:
     root = cache_root()
     size = sum(path.lstat().st_size for path in root.rglob("*") if path.is_file()) if root.is_dir() else 0
     there = next(p for p in (root.absolute(), *root.absolute().parents) if p.exists())
-    return {"path": str(root), "size": size, "free": shutil.disk_usage(there).free,
-            "writable": os.access(there, os.W_OK)}
+    return {
+        "path": str(root),
+        "size": size,
+        "free": shutil.disk_usage(there).free,
+        "writable": os.access(there, os.W_OK),
+    }
 
 
 def cache_problems(found: dict[str, Any]) -> list[Problem]:
@@ -212,8 +236,12 @@ def data() -> tuple[dict[str, Any], list[Problem]]:
             what = f"Looking for dataset {name} failed: {error}"
             problems.append(Problem(what, f"Type: xretrieve data check {name}"))
     if not root.is_dir():
-        problems.append(Problem(f"There is no data root at {root}; only scenes, which is generated, can be used.",
-                                "Set XRETRIEVE_DATA to the folder that holds the datasets."))
+        problems.append(
+            Problem(
+                f"There is no data root at {root}; only scenes, which is generated, can be used.",
+                "Set XRETRIEVE_DATA to the folder that holds the datasets.",
+            )
+        )
     return {"root": str(root), "exists": root.is_dir(), "datasets": there}, problems
 
 

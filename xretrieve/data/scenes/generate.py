@@ -33,8 +33,10 @@ def generate(folder: str | Path, options: SceneOptions, progress: Callable[[int,
     meta: dict[str, Any] = {"name": "scenes", "version": VERSION, "options": asdict(options), "splits": {}}
     with atomic_folder(folder) as part:
         (part / "images").mkdir()
-        with open(part / "annotations.jsonl", "w", encoding="utf-8", newline="\n") as rows, \
-                open(part / "triplets.jsonl", "w", encoding="utf-8", newline="\n") as triplets:
+        with (
+            open(part / "annotations.jsonl", "w", encoding="utf-8", newline="\n") as rows,
+            open(part / "triplets.jsonl", "w", encoding="utf-8", newline="\n") as triplets,
+        ):
             for split in SPLITS:
                 pictures, changes = build_split(options, split)
                 for picture in pictures:
@@ -45,12 +47,24 @@ def generate(folder: str | Path, options: SceneOptions, progress: Callable[[int,
                     if progress is not None:
                         progress(done, total)
                 for change in changes:
-                    triplets.write(json.dumps({
-                        "split": split, "reference": pictures[change.reference].id,
-                        "target": pictures[change.target].id, "texts": change.texts, "kind": change.edit.kind}) + "\n")
+                    triplets.write(
+                        json.dumps(
+                            {
+                                "split": split,
+                                "reference": pictures[change.reference].id,
+                                "target": pictures[change.target].id,
+                                "texts": change.texts,
+                                "kind": change.edit.kind,
+                            }
+                        )
+                        + "\n"
+                    )
                 meta["splits"][split] = {
-                    "pictures": len(pictures), "captions": sum(len(p.captions) for p in pictures),
-                    "pictures_in_families": sum(p.family_size > 1 for p in pictures), "triplets": len(changes)}
+                    "pictures": len(pictures),
+                    "captions": sum(len(p.captions) for p in pictures),
+                    "pictures_in_families": sum(p.family_size > 1 for p in pictures),
+                    "triplets": len(changes),
+                }
                 if pictures and split != "train":  # a score on the training pictures needs no ceiling
                     meta["splits"][split]["ceiling"] = ceilings(pictures, changes)
         (part / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")

@@ -32,13 +32,17 @@ class SceneOptions:
         if not 48 <= self.size <= 1024:
             raise XRetrieveError(f"scenes: size={self.size} pixels; write 48 to 1024")
         if not 2 <= self.min_objects <= self.max_objects <= 8:
-            raise XRetrieveError(f"scenes: min_objects={self.min_objects}, max_objects={self.max_objects}; "
-                                 "write 2 <= min_objects <= max_objects <= 8")
+            raise XRetrieveError(
+                f"scenes: min_objects={self.min_objects}, max_objects={self.max_objects}; "
+                "write 2 <= min_objects <= max_objects <= 8"
+            )
         if not 0 <= self.families <= 1:
             raise XRetrieveError(f"scenes: families={self.families} is a share; write 0 to 1")
         if self.turns < self.max_objects + 3:
-            raise XRetrieveError(f"scenes: turns={self.turns} sentences cannot tell all near-duplicates of up to "
-                                 f"{self.max_objects} objects apart; write turns={self.max_objects + 3} or more")
+            raise XRetrieveError(
+                f"scenes: turns={self.turns} sentences cannot tell all near-duplicates of up to "
+                f"{self.max_objects} objects apart; write turns={self.max_objects + 3} or more"
+            )
         if self.turns > 20:
             raise XRetrieveError(f"scenes: turns={self.turns}; write at most 20")
 

@@ -104,8 +104,10 @@ def converted(folder: Path, split: str) -> dict[int, FeatureRow]:
     """Image id -> row, of a converted split; empty where there is none."""
     if not (folder / split / "ids.txt").is_file():
         return {}
-    return {image: FeatureRow(folder / split / "features.npy", row)
-            for row, image in enumerate(read_ids(folder / split / "ids.txt"))}
+    return {
+        image: FeatureRow(folder / split / "features.npy", row)
+        for row, image in enumerate(read_ids(folder / split / "ids.txt"))
+    }
 
 
 def _file(raw: Path, image: int) -> Path | None:
@@ -127,7 +129,11 @@ def _convert_split(
 
 
 def _write(
-    part: Path, files: dict[int, Path], regions: int, first: RegionFile, dtype: np.dtype,
+    part: Path,
+    files: dict[int, Path],
+    regions: int,
+    first: RegionFile,
+    dtype: np.dtype,
     progress: Callable[[Iterable[Any]], Iterable[Any]],
 ) -> dict[str, Any]:
     n, width, boxed = len(files), first.features.shape[1], first.boxes is not None
@@ -154,7 +160,12 @@ def _write(
     if not mask.all():
         np.save(part / "features_mask.npy", mask)
     write_text(part / "ids.txt", "".join(f"{image}\n" for image in files))
-    about = {"images": n, "regions": regions, "width": width, "dtype": str(dtype),
-             "regions_per_image": round(float(mask.sum(1).mean()), 2)}
+    about = {
+        "images": n,
+        "regions": regions,
+        "width": width,
+        "dtype": str(dtype),
+        "regions_per_image": round(float(mask.sum(1).mean()), 2),
+    }
     write_json(part / "about.json", about)
     return about

@@ -16,11 +16,12 @@ LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S)
 ROWS = re.compile(r"<!-- rows: (\S+) \| (.+?) \| (.+?) -->")
 DRAWING = re.compile(r'<img alt="([^"]*)" src="([^"]*\.svg)"\s*/?>')
+CLAIMS = "claims.md"
 # file of the repository: its page on the site
 OUTSIDE = {
     **{f"tasks/{p.parent.name}/README.md": f"tasks/{p.parent.name}.md" for p in ROOT.glob("tasks/*/README.md")},
     **{name: name.lower() for name in ("CHANGELOG.md", "CONTRIBUTING.md") if (ROOT / name).is_file()},
-    "benchmarks/results/claims/report.md": "claims.md",
+    "benchmarks/results/claims/report.md": CLAIMS,
 }
 PICTURES = {f"plots/{p.name}": p for p in (ROOT / "benchmarks/results/claims/plots").glob("*.png")}  # beside claims.md
 SOURCES = {page: name for name, page in OUTSIDE.items()}
@@ -40,6 +41,8 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Links between files of the repository become links between pages; to files that are no page, their name."""
     here = page.file.src_uri
+    if here == CLAIMS:
+        page.meta["hide"] = ["toc"]  # its tables are wide
     source = SOURCES.get(here, f"docs/{here}")
 
     def follow(match: re.Match[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def check_out(out: str | Path, overwrite: bool = False) -> None:
         raise XRetrieveError(f"{out} exists and is not a gallery; choose another name")
     if (out / MANIFEST).is_file() and not overwrite:
         raise XRetrieveError(
-            f"{out} exists; add to it (Gallery.open(...).add, --add) or replace it (overwrite=True, --overwrite)"
+            f"{out} exists; add to it (--add, in Python Gallery.open(...).add) or replace it (--overwrite, overwrite=True)"
         )
     above = _nearest(out)
     if not above.is_dir() or not os.access(above, os.W_OK):  # said before an hour of encoding, not after it
@@ -69,8 +70,9 @@ def write_gallery(
     items, vectors, failed = encode_items(encoder, plan.new, batch_size, cache, progress, spool)
     failed = plan.failed + failed
     if not items:
-        first = f"; the first, {failed[0]['path']}: {failed[0]['reason']}" if failed else ""
-        raise XRetrieveError(f"none of the {len(failed)} pictures could be indexed{first}")
+        reasons = Counter(entry["reason"] for entry in failed).most_common(1)
+        why = "".join(f"; {count} of them: {reason}" for reason, count in reasons)
+        raise XRetrieveError(f"none of the {len(failed)} pictures could be indexed{why}")
     if index == "ivfpq" and len(items) < MIN_TRAIN:
         raise XRetrieveError(
             f"index ivfpq needs {MIN_TRAIN} pictures to train on, there are {len(items)}; use 'flat' or 'hnsw'"

@@ -90,9 +90,7 @@ class Store:
         folder = Path(folder)
         recover_folder(folder)
         if not (folder / MANIFEST).is_file():
-            raise XRetrieveError(
-                f"{folder} is not a gallery (no {MANIFEST}); make one with `xretrieve index PHOTOS --out {folder}`"
-            )
+            raise XRetrieveError(f"{folder} is not a gallery ({_instead(folder)}")
         info = read_json(folder / MANIFEST)
         if not isinstance(info, dict) or info.get("format") != FORMAT:
             raise XRetrieveError(

@@ -20,7 +20,10 @@ FORMATS = (".png", ".html")
 @app.command()
 def explain(
     gallery: Annotated[Path, typer.Argument(metavar="INDEX", help="A gallery made by `xretrieve index`.")],
-    text: Annotated[str, typer.Argument(help="What the picture shows; with --image, what should be different.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="TEXT", help="What the picture shows; with --image, what should be different."),
+    ],
     more: Annotated[
         list[str] | None, typer.Option("--and", help="Another detail of the same picture; repeatable.")
     ] = None,
@@ -41,11 +44,12 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Say which words found which regions of one result (or what each detail scored), and draw it over the picture."""
-    from xretrieve.cli.search import make_query, open_gallery, parse_rerank, parse_where
+    from xretrieve.cli.search import make_query, one_text, open_gallery, parse_rerank, parse_where
     from xretrieve.errors import XRetrieveError
 
     if out is not None and out.suffix.lower() not in FORMATS:
         raise XRetrieveError(f"--out {out}: write a file name that ends in .png or .html")
+    text = one_text(words)
     query, wanted = make_query(text, more or [], image), parse_where(where or [])
     opened = open_gallery(gallery, model, weights, coarse)
     ranking = opened.search(query, k=rank, where=wanted, rerank=parse_rerank(rerank))
@@ -55,7 +59,7 @@ def explain(
         )
     told = ranking.explain(rank - 1)
     if out is not None:
-        draw(told, ranking[rank - 1], " and ".join([text, *(more or [])]), out)
+        draw(told, ranking[rank - 1], " and ".join([*words, *(more or [])]), out)
     if as_json:
         typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
         return

@@ -29,8 +29,8 @@ SHOWN = 10  # failed pictures, and those that are gone, that are named on the te
 
 @app.command()
 def index(
-    photos: Annotated[
-        Path | None,
+    folders: Annotated[
+        list[Path] | None,
         typer.Argument(metavar="[PHOTOS]", help="A folder of pictures, or one picture; left out with --dataset."),
     ] = None,
     model: Annotated[str | None, typer.Option(help=f"A run folder or a model name [default: {DEFAULT_MODEL}].")] = None,
@@ -78,6 +78,7 @@ def index(
     from xretrieve.matcher import load_one
 
     keep_freed_memory()
+    photos = _one_folder(folders or [], out)
     if (photos is None) == (dataset is None):
         raise XRetrieveError(
             "what should be indexed? Give a folder of pictures, or --dataset NAME"
@@ -149,6 +150,20 @@ def index(
         typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
     _report(result, gallery)
+
+
+def _one_folder(folders: list[Path], out: Path | None) -> Path | None:
+    """The folder to index; of several, the error says how one after the other comes into the same gallery."""
+    if len(folders) > 1:
+        from xretrieve.errors import XRetrieveError
+
+        first, second = (shlex.quote(str(folder)) for folder in folders[:2])
+        place = shlex.quote(str(out or f"{folders[0].resolve().name}.xr"))
+        raise XRetrieveError(
+            f"index takes one folder at a time: first `xretrieve index {first} --out {place}`, then "
+            f"`xretrieve index {second} --out {place} --add`"
+        )
+    return folders[0] if folders else None
 
 
 def _report(result: dict[str, Any], gallery: Gallery) -> None:

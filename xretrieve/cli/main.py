@@ -77,7 +77,8 @@ def _run(args: list[str]) -> int:
         raise
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the option parser's own errors
-            print(f"error: {error.format_message()}", file=sys.stderr)
+            said = error.format_message().rstrip(".")
+            print(f"error: {said}; `xretrieve {args[0]} --help` says what it takes", file=sys.stderr)
             return 2
         if type(error).__name__ == "Abort":
             return 130

@@ -21,8 +21,9 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def search(
     gallery: Annotated[Path, typer.Argument(metavar="INDEX", help="A gallery made by `xretrieve index`.")],
-    text: Annotated[
-        str | None, typer.Argument(help="What the picture shows; with --image, what should be different.")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]", help="What the picture shows; with --image, what should be different."),
     ] = None,
     more: Annotated[
         list[str] | None, typer.Option("--and", help="Another detail of the same picture; repeatable.")
@@ -76,7 +77,7 @@ def search(
     """Search with a text, several texts (--and), a picture (--image), or a picture and a change."""
     from xretrieve.errors import XRetrieveError
 
-    wanted = parse_where(where or [])
+    wanted, text = parse_where(where or []), one_text(words or [])
     if interactive:
         from xretrieve.cli.interactive import Shell
         from xretrieve.gallery_search import check_k
@@ -132,6 +133,21 @@ def check_interactive(text: str | None, more: list[str], others: dict[str, Any])
     if wrong:
         raise XRetrieveError(f"{wrong[0]} does not go with --interactive: a session takes sentences, and is exact")
     return [*([text] if text is not None else []), *more]
+
+
+def one_text(words: list[str]) -> str | None:
+    """The text of a query; several are a text without its quotes, or details without ``--and``: an error.
+
+    >>> one_text(["a dog in the snow"])
+    'a dog in the snow'
+    """
+    if len(words) > 1:
+        from xretrieve.errors import XRetrieveError
+
+        raise XRetrieveError(
+            f'one text is searched for: put quotes around it ("{" ".join(words)}"), and --and before each further detail'
+        )
+    return words[0] if words else None
 
 
 def parse_rerank(value: str | None) -> int | str | None:

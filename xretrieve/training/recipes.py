@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from xretrieve.config import apply_overrides, from_dict, to_dict
+from xretrieve.config import apply_overrides, from_dict, parse_yaml, to_dict
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.training.recipe import DatasetConfig, Recipe
 from xretrieve.utils.files import data_root, write_text
@@ -48,7 +48,7 @@ def load_recipe(name: str | Path, overrides: Overrides = None) -> Recipe:
 def read_recipe(path: Path) -> dict[str, Any]:
     """The keys of a recipe file as they are written; a file that cannot be read is an error that names the line."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
@@ -126,8 +126,12 @@ def _find(name: str) -> Path:
         if path.is_file():
             return path
         raise XRetrieveError(f"no recipe file {path}; `xretrieve train --list` names the recipes")
-    known = list_recipes()
-    matches = [n for n in known if n == name] or [n for n in known if n.rsplit("/", 1)[-1] == name]
-    if len(matches) != 1:
-        raise unknown("recipe", name, matches or known)
-    return next(f / f"{matches[0]}.yaml" for f in recipe_folders() if (f / f"{matches[0]}.yaml").is_file())
+    matches = [name] if _file(name) else [n for n in list_recipes() if n.rsplit("/", 1)[-1] == name]
+    found = [file for file in map(_file, matches) if file is not None]
+    if len(found) != 1:
+        raise unknown("recipe", name, matches or list_recipes())
+    return found[0]
+
+
+def _file(name: str) -> Path | None:
+    return next((f for f in (folder / f"{name}.yaml" for folder in recipe_folders()) if f.is_file()), None)

@@ -1,6 +1,7 @@
 """Vocabulary and BiGRU words: numbers, padding, order, save and load."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -128,3 +129,30 @@ def test_published_weights_give_the_golden_word_vectors(golden):
     tokens = words({"ids": torch.from_numpy(arrays["in/captions"]), "lengths": torch.from_numpy(arrays["in/lengths"])})
     np.testing.assert_allclose(tokens.local.detach().numpy(), arrays["out/cap_emb"], atol=1e-6)
     assert (tokens.mask.numpy() == arrays["out/word_mask"]).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            {"word2idx": {"<pad>": 0, "<start>": 1, "<unk>": 2, "<end>": 3}},
+            "the first four words must be <pad>, <start>",
+        ),
+        ({"words": []}, "not a vocabulary; it needs word2idx with the numbers 0 .. words - 1"),
+        ({"word2idx": {"<pad>": 0, "a": 5}}, "not a vocabulary; it needs word2idx"),
+        ({"word2idx": ["<pad>"]}, "not a vocabulary; it needs word2idx"),
+    ],
+)
+def test_a_file_that_is_no_vocabulary_is_named(tmp_path, content, said):
+    path = tmp_path / "vocab.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(XRetrieveError, match=f"vocab.json: (vocabulary: )?{re.escape(said)}"):
+        Vocabulary.load(path)
+
+
+def test_a_word_twice_or_none_at_all_makes_no_vocabulary():
+    special = Vocabulary.build(["a"], min_count=1).words[:4]
+    with pytest.raises(XRetrieveError, match="'dog' is there twice"):
+        Vocabulary([*special, "dog", "cat", "dog"])
+    with pytest.raises(XRetrieveError, match="no word is seen 3 times in the captions; lower min_count"):
+        Vocabulary.build(["a dog", "a cat"], min_count=3)

@@ -34,9 +34,7 @@ def test_a_broken_file_is_named_from_the_data_root_on(tmp_path: Path, monkeypatc
     (folder / "relative_captions_shoes.json").write_text("[{", encoding="utf-8")
     assert "cannot be evaluated: shoes/relative_captions_shoes.json: not valid JSON, line 1" in missing("shoes")
     (folder / "relative_captions_shoes.json").unlink()
-    assert "relative_captions_shoes.json" in missing("shoes") and str(tmp_path) not in missing("shoes")
-    (folder / "eval_im_names.txt").unlink()
-    assert str(tmp_path) not in missing("shoes")
+    assert missing("shoes").endswith("`xretrieve data check shoes` says what belongs there")
 
 
 def test_real_photos_can_be_measured(data_root: Path) -> None:

@@ -34,7 +34,7 @@ def check_out(out: str | Path, overwrite: bool = False) -> None:
         raise XRetrieveError(f"{out} exists and is not a gallery; choose another name")
     if (out / MANIFEST).is_file() and not overwrite:
         raise XRetrieveError(
-            f"{out} exists; add to it (--add, in Python Gallery.open(...).add) or replace it (--overwrite, overwrite=True)"
+            f"{out} exists; add to it (--add, Gallery.open(...).add) or replace it (--overwrite, overwrite=True)"
         )
     above = _nearest(out)
     if not above.is_dir() or not os.access(above, os.W_OK):  # said before an hour of encoding, not after it
@@ -70,9 +70,7 @@ def write_gallery(
     items, vectors, failed = encode_items(encoder, plan.new, batch_size, cache, progress, spool)
     failed = plan.failed + failed
     if not items:
-        reasons = Counter(entry["reason"] for entry in failed).most_common(1)
-        why = "".join(f"; {count} of them: {reason}" for reason, count in reasons)
-        raise XRetrieveError(f"none of the {len(failed)} pictures could be indexed{why}")
+        raise XRetrieveError(f"none of the {len(failed)} pictures could be indexed{_commonest(failed)}")
     if index == "ivfpq" and len(items) < MIN_TRAIN:
         raise XRetrieveError(
             f"index ivfpq needs {MIN_TRAIN} pictures to train on, there are {len(items)}; use 'flat' or 'hnsw'"
@@ -85,6 +83,15 @@ def write_gallery(
         store = Store.create(part, vectors.shape[1], identity(matcher), about, **more)
         store.change(items=items, vectors=vectors, tokens=spool, failed=failed)
         GalleryIndex(store).write(_test_queries(coarse or matcher, source, store))
+
+
+def _commonest(failed: list[dict[str, str]]) -> str:
+    """The reason that most pictures failed for, and the first of them: the others may be the odd broken file."""
+    if not failed:
+        return ""
+    reason, count = Counter(entry["reason"] for entry in failed).most_common(1)[0]
+    first = next(entry["path"] for entry in failed if entry["reason"] == reason)
+    return f"; {count} of them, the first {first}: {reason}"
 
 
 def _test_queries(matcher: Matcher, source: Any, store: Store) -> tuple[str, np.ndarray] | None:

@@ -90,7 +90,7 @@ class Store:
         folder = Path(folder)
         recover_folder(folder)
         if not (folder / MANIFEST).is_file():
-            raise XRetrieveError(f"{folder} is not a gallery ({_instead(folder)}")
+            raise XRetrieveError(f"{folder} is not a gallery {_instead(folder)}")
         info = read_json(folder / MANIFEST)
         if not isinstance(info, dict) or info.get("format") != FORMAT:
             raise XRetrieveError(
@@ -271,6 +271,16 @@ class Store:
         info = info | {"revision": self.info["revision"] + 1, "updated": _now()}
         write_json(path, info)
         self.info = info
+
+
+def _instead(folder: Path) -> str:
+    """Why ``folder`` is no gallery, and what to type: never a command that writes one over somebody's pictures."""
+    if not folder.exists():
+        return f"(there is no such folder); make one with `xretrieve index PHOTOS --out {folder}`"
+    named = Path(f"{folder.resolve().name}.xr")
+    if (named / MANIFEST).is_file():
+        return f"(no {MANIFEST}); did you mean {named}?"
+    return f"(no {MANIFEST}); if it holds pictures, `xretrieve index {folder}` makes the gallery {named} of them"
 
 
 def _token_part(path: Path, rows: int, about: dict[str, Any]) -> TokenPart:

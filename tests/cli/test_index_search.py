@@ -217,11 +217,19 @@ def test_a_dataset_can_be_indexed(run, tmp_path, capsys, data_root):
         (["search", "{g}", "dog", "--image", "none.jpg"], "no picture at none.jpg"),
         (["search", "{g}", "dog", "-k", "0"], "k is 0"),
         (["search", "{g}", "dog", "--where", "split"], "write key=value"),
-        (["search", "none.xr", "dog"], "is not a gallery"),
+        (["search", "none.xr", "dog"], "none.xr is not a gallery (there is no such folder); make one with"),
+        (["search", "{p}", "dog"], "`xretrieve index {p}` makes the gallery my photos.xr"),
+        (["search", "{g}", "a", "red", "dog"], 'put quotes around it ("a red dog"), and --and before another'),
+        (["explain", "{g}", "a", "red", "dog"], 'put quotes around it ("a red dog")'),
+        (["search"], "Missing argument 'INDEX'; `xretrieve search --help` says what it takes"),
         (["search", "{g}", "dog", "--model", "none"], "no run folder 'none'"),
         (["index"], "Give a folder of pictures, or --dataset"),
         (["index", "none", "--model", "{run}", "--out", "{t}/x.xr"], "no folder"),
         (["index", "{t}", "--dataset", "flickr8k"], "not both"),
+        (
+            ["index", "a b", "c"],
+            "first `xretrieve index 'a b' --out 'a b.xr'`, then `xretrieve index c --out 'a b.xr' --add`",
+        ),
         (["index", "{p}", "--add", "--overwrite"], "--add keeps"),
         (["index", "{p}", "--model", "{run}", "--out", "{p}"], "not a gallery; choose another"),
         (["index", "{p}", "--model", "{run}", "--out", "{t}/x.xr", "--index", "hsnw"], "did you mean 'hnsw'"),
@@ -231,7 +239,23 @@ def test_a_dataset_can_be_indexed(run, tmp_path, capsys, data_root):
 def test_bad_input_is_one_line_on_stderr_and_status_2(built, run, photos, tmp_path, capsys, args, message):
     names = {"g": built[0], "run": run, "t": tmp_path, "p": photos}
     status, out, err = call(capsys, *[a.format(**names) for a in args])
-    assert status == 2 and message in err and err.count("\n") == 1 and out == ""
+    assert status == 2 and message.format(**names) in err and err.count("\n") == 1 and out == ""
+
+
+def test_a_search_in_the_folder_of_the_pictures_names_their_gallery(built, run, photos, capsys, monkeypatch):
+    monkeypatch.chdir(built[0].parent)
+    assert call(capsys, "index", photos, "--model", run)[0] == 0
+    status, _, err = call(capsys, "search", photos, "dog")
+    assert status == 2 and "is not a gallery (no gallery.json); did you mean my photos.xr?" in err
+
+
+def test_when_no_picture_can_be_indexed_the_commonest_reason_is_told(run, photos, tmp_path, capsys):
+    for path in photos.rglob("*.JPG"):
+        path.write_bytes(path.read_bytes()[:900])
+    (photos / "a.jpg").write_bytes(b"")
+    status, _, err = call(capsys, "index", photos, "--model", run, "--out", tmp_path / "x.xr")
+    assert status == 2 and "none of the 13 pictures could be indexed; 12 of them, the first" in err
+    assert "zero bytes" not in err and not (tmp_path / "x.xr").exists()
 
 
 def test_an_index_of_another_model_is_refused(built, run, tmp_path, capsys):

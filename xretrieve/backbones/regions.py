@@ -109,8 +109,8 @@ class Regions(Backbone):
         """Features (R,F) and mask (R,) of one image."""
         if not isinstance(item, FeatureRow):
             raise XRetrieveError(
-                f"regions takes rows of a *_ims.npy file (FeatureRow), not {type(item).__name__}; "
-                "for pictures use a timm or open_clip backbone"
+                f"this model reads stored region features (rows of a *_ims.npy file: FeatureRow), not pictures "
+                f"({type(item).__name__}); for pictures take a model with a timm or open_clip backbone"
             )
         if item.path not in self._files:
             array = map_array(item.path, 3, "region features (N,R,F)")

@@ -145,7 +145,7 @@ def one_text(words: list[str]) -> str | None:
         from xretrieve.errors import XRetrieveError
 
         raise XRetrieveError(
-            f'one text is searched for: put quotes around it ("{" ".join(words)}"), and --and before each further detail'
+            f'one text is looked for: put quotes around it ("{" ".join(words)}"), and --and before another detail'
         )
     return words[0] if words else None
 

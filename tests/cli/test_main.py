@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -29,20 +29,17 @@ def test_help_and_version_import_nothing_heavy(flag) -> None:
         f"import sys, runpy; sys.argv = ['xretrieve', {flag!r}]\n"
         "try: runpy.run_module('xretrieve', run_name='__main__')\n"
         "except SystemExit as stop: assert not stop.code\n"
-        f"print('loaded:', [m for m in {HEAVY!r} if m in sys.modules])"
+        f"print('loaded:', [m for m in sys.modules if m in {HEAVY!r} or m.split('.')[0] == 'xretrieve'])"
     )
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "loaded: []"
+    loaded = done.stdout.splitlines()[-1].removeprefix("loaded: ")
+    assert set(ast.literal_eval(loaded)) <= {"xretrieve", "xretrieve.cli", "xretrieve.cli.main", "xretrieve.version"}
 
 
-def test_help_answers_in_half_a_second() -> None:
-    def seconds() -> float:
-        start = time.perf_counter()
-        assert run("-m", "xretrieve", "--help").returncode == 0
-        return time.perf_counter() - start
-
-    assert min(seconds() for _ in range(5)) < 0.5  # the quickest of five: other work on the machine is not ours
+def test_the_package_runs_as_a_module() -> None:
+    done = run("-m", "xretrieve", "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
 
 
 def test_help_names_every_verb(capsys) -> None:

@@ -151,6 +151,9 @@ def test_compare_refuses_what_was_measured_differently(world, capsys):
         (["evaluate", "photos", "--dataset", "flickr8k"], "photos holds no matcher"),
         (["evaluate", "run1", "--dataset", "flickr9k"], "did you mean 'flickr8k'"),
         (["evaluate", "broken"], "line 2 not valid YAML"),
+        (["evaluate", "photos"], "photos has no recipe.yaml that names a dataset; write --dataset NAME"),
+        (["evaluate", "runs/none"], "no run folder 'runs/none'"),
+        (["compare", "runs/none", "run1"], "no run folder 'runs/none'; give the folder of a run that was evaluated"),
         (["compare", "broken", "broken"], "ranks.npz is broken (File is not a zip file)"),
     ],
 )

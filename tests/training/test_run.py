@@ -231,6 +231,14 @@ def test_wrong_names_are_found_before_any_work(tiny: Recipe, tmp_path: Path) -> 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_test_split_that_does_not_fit_the_protocol_is_said_before_training(tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(
+        XRetrieveError, match="'flickr-1k' ranks 1000 images, this split has 12; use the protocol 'full'"
+    ):
+        train(tiny, out=tmp_path / "run", overrides={"protocol": "flickr-1k"})
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_not_finite_says_where_and_what_to_do(tiny: Recipe, tmp_path: Path) -> None:
     def poison(_: int) -> None:
         import gc

@@ -178,6 +178,8 @@ class Report:
         A report of query sets comes back as a :class:`~xretrieve.evaluation.round_report.RoundsReport`.
         """
         folder = Path(folder)
+        if not folder.exists():
+            raise XRetrieveError(f"no run folder {str(folder)!r}; give the folder of a run that was evaluated")
         if not (folder / "report.json").is_file() or not (folder / "ranks.npz").is_file():
             raise XRetrieveError(
                 f"{folder} holds no report (report.json and ranks.npz); run `xretrieve evaluate {folder}`"

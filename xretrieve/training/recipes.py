@@ -83,8 +83,14 @@ def dataset_config(
         layout: of its files, instead of the recipe's.
     """
     own = recipe_of(run).get("dataset", {})
+    if name is None and ":" not in run and not Path(run).exists():
+        raise XRetrieveError(
+            f"no run folder {run!r}; give a run folder, or with --dataset NAME a model such as 'open_clip:ARCH/TAG'"
+        )
     if name is None and "name" not in own:
-        raise XRetrieveError(f"{run} has no recipe.yaml that names a dataset; write --dataset NAME")
+        raise XRetrieveError(
+            f"{run} has no recipe.yaml that names a dataset; write --dataset NAME (`xretrieve data list`)"
+        )
     kept = own if name in (None, own.get("name")) else {}
     given = str(root) if root is not None else kept.get("root")
     return DatasetConfig(name or own["name"], given, layout or kept.get("layout"), kept.get("options", {}))
@@ -116,7 +122,8 @@ def find_weights(given: str, root: str | Path | None) -> Path:
         if path.is_file():
             return path
     raise XRetrieveError(
-        f"weights: no file {given!r}; looked for {tried[0]} and {tried[1]} (set XRETRIEVE_DATA to your data root)"
+        f"weights: no file {given!r}; looked for {tried[0]} and {tried[1]} (set XRETRIEVE_DATA to your data root, or "
+        "write weights=null to have the backbone's own from the hub)"
     )
 
 

@@ -156,7 +156,7 @@ def resolve(recipe: str | Path | Recipe, overrides: Overrides = None) -> Recipe:
 
 
 def preflight(recipe: Recipe) -> None:
-    """Wrong names are found now and not after an hour of training."""
+    """Wrong names, and a test split that does not fit the protocol, are found now and not after an hour of training."""
     from xretrieve.data import datasets
     from xretrieve.evaluation.protocols import get_protocol, list_protocols
     from xretrieve.evaluation.published import published_rows
@@ -181,6 +181,9 @@ def preflight(recipe: Recipe) -> None:
     for config in (recipe.image, recipe.text):
         if config is not None and config.weights:
             find_weights(config.weights, recipe.dataset.root)
+    if recipe.task != "composed":
+        test = test_split(recipe.dataset)
+        protocol.check(len(test), test.coverage)
 
 
 def _ready(recipe: Recipe, protocol: Any) -> None:

@@ -21,8 +21,8 @@ class QueryKindError(XRetrieveError):
     """A kind of query that a head cannot score; other heads, or its coarse vectors, may answer it."""
 
 
-def unknown(kind: str, name: str, options: Iterable[str]) -> UnknownNameError:
-    """The error for a name that is not one of ``options``; it names the nearest one.
+def unknown(kind: str, name: str, options: Iterable[str], listed_by: str = "") -> UnknownNameError:
+    """The error for a name that is not one of ``options``; it names the nearest one, and of many what lists them.
 
     >>> str(unknown("head", "dula", ["dual", "sgr"]))
     "unknown head 'dula'; did you mean 'dual'? (known: dual, sgr)"
@@ -31,4 +31,5 @@ def unknown(kind: str, name: str, options: Iterable[str]) -> UnknownNameError:
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     shown = ", ".join(known) if len(known) <= 30 else f"{', '.join(known[:8])}, ... {len(known)} in all"
+    shown += f": {listed_by}" if listed_by and len(known) > 30 else ""
     return UnknownNameError(f"unknown {kind} {name!r}{hint} (known: {shown})")

@@ -136,3 +136,8 @@ def test_the_dataset_of_a_run_is_that_of_its_recipe_unless_another_one_is_named(
     assert dataset_config("open_clip:RN50/openai", "flickr8k") == DatasetConfig("flickr8k")
     with pytest.raises(XRetrieveError, match="open_clip:RN50/openai has no recipe.yaml .* write --dataset NAME"):
         dataset_config("open_clip:RN50/openai")
+
+
+def test_a_recipe_that_is_like_no_other_says_where_the_names_are() -> None:
+    with pytest.raises(XRetrieveError, match="unknown recipe 'qqq' .* in all: `xretrieve train --list`"):
+        load_recipe("qqq")

@@ -238,7 +238,12 @@ def select(target: str, models: Sequence[str] = (RECIPES,)) -> tuple[str, list[s
         matches = [n for n in list_recipes() if n == target] or \
             [n for n in list_recipes() if n.rpartition("/")[2] == target]  # fmt: skip
         if len(matches) != 1:
-            raise unknown("suite or recipe", target, [*known, *list_recipes()])
+            raise unknown(
+                "suite or recipe",
+                target,
+                [*known, *list_recipes()],
+                "`xretrieve bench --list`, `xretrieve train --list`",
+            )
         data, own = load_recipe(matches[0]).dataset.name, matches
     recipes: list[str] = []
     ready: list[str] = []

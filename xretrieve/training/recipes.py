@@ -136,7 +136,7 @@ def _find(name: str) -> Path:
     matches = [name] if _file(name) else [n for n in list_recipes() if n.rsplit("/", 1)[-1] == name]
     found = [file for file in map(_file, matches) if file is not None]
     if len(found) != 1:
-        raise unknown("recipe", name, matches or list_recipes())
+        raise unknown("recipe", name, matches or list_recipes(), "`xretrieve train --list`")
     return found[0]
 
 

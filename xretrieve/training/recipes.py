@@ -123,7 +123,7 @@ def find_weights(given: str, root: str | Path | None) -> Path:
             return path
     raise XRetrieveError(
         f"weights: no file {given!r}; looked for {tried[0]} and {tried[1]} (set XRETRIEVE_DATA to your data root, or "
-        "write weights=null to have the backbone's own from the hub)"
+        "write image.weights=null or text.weights=null to have that backbone's own from the hub)"
     )
 
 

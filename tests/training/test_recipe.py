@@ -113,7 +113,10 @@ def test_weights_are_found_below_the_data_root_or_the_error_lists_both_places(
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/a.safetensors").touch()
     assert find_weights("weights/a.safetensors", None) == tmp_path / "weights/a.safetensors"
-    with pytest.raises(XRetrieveError, match="looked for weights/b.safetensors and .*b.safetensors .* image.weights=null or text.weights=null"):
+    with pytest.raises(
+        XRetrieveError,
+        match="looked for weights/b.safetensors and .*b.safetensors .* image.weights=null or text.weights=null",
+    ):
         find_weights("weights/b.safetensors", None)
 
 

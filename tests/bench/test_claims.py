@@ -105,6 +105,11 @@ def test_cells_of_another_recipe_are_said_and_the_rest_is_reported(
 ) -> None:
     ask = ["bench", "claims", "--quick", "--data", "scenes", "--only", "rounds", "--out", "o"]
     assert main(ask) == 0
+    measured = capsys.readouterr().out
+    with monkeypatch.context() as context:
+        context.setattr(claims_run, "missing", lambda data: "its files are gone")
+        assert main([*ask, "--report-only"]) == 0
+        assert capsys.readouterr().out == measured, "finished cells are reported without their data"
     monkeypatch.setitem(claims.QUICK, ("rounds", "scenes"), (*TINY["rounds", "scenes"], "stages.0.lr=0.5"))
     assert main(ask) == 1
     assert "was trained with another value of stages.0.lr" in capsys.readouterr().out

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -276,11 +277,11 @@ class Store:
 def _instead(folder: Path) -> str:
     """Why ``folder`` is no gallery, and what to type: never a command that writes one over somebody's pictures."""
     if not folder.exists():
-        return f"(there is no such folder); make one with `xretrieve index PHOTOS --out {folder}`"
+        return f"(there is no such folder); make one with `xretrieve index PHOTOS --out {quote(str(folder))}`"
     named = Path(f"{folder.resolve().name}.xr")
     if (named / MANIFEST).is_file():
         return f"(no {MANIFEST}); did you mean {named}?"
-    return f"(no {MANIFEST}); if it holds pictures, `xretrieve index {folder}` makes the gallery {named} of them"
+    return f"(no {MANIFEST}); if it holds pictures, `xretrieve index {quote(str(folder))}` makes {named} of them"
 
 
 def _token_part(path: Path, rows: int, about: dict[str, Any]) -> TokenPart:

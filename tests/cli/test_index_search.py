@@ -218,7 +218,7 @@ def test_a_dataset_can_be_indexed(run, tmp_path, capsys, data_root):
         (["search", "{g}", "dog", "-k", "0"], "k is 0"),
         (["search", "{g}", "dog", "--where", "split"], "write key=value"),
         (["search", "none.xr", "dog"], "none.xr is not a gallery (there is no such folder); make one with"),
-        (["search", "{p}", "dog"], "`xretrieve index {p}` makes the gallery my photos.xr"),
+        (["search", "{p}", "dog"], "`xretrieve index '{p}'` makes my photos.xr of them"),
         (["search", "{g}", "a", "red", "dog"], 'put quotes around it ("a red dog"), and --and before another'),
         (["explain", "{g}", "a", "red", "dog"], 'put quotes around it ("a red dog")'),
         (["search"], "Missing argument 'INDEX'; `xretrieve search --help` says what it takes"),

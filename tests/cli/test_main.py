@@ -7,6 +7,7 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,15 @@ def test_help_and_version_import_nothing_heavy(flag) -> None:
     assert done.returncode == 0, done.stderr
     loaded = done.stdout.splitlines()[-1].removeprefix("loaded: ")
     assert set(ast.literal_eval(loaded)) <= {"xretrieve", "xretrieve.cli", "xretrieve.cli.main", "xretrieve.version"}
+
+
+def test_help_answers_in_half_a_second() -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        assert run("-m", "xretrieve", "--help").returncode == 0
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.5  # the quickest of five: other work on the machine is not ours
 
 
 def test_the_package_runs_as_a_module() -> None:

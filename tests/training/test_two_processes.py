@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ def process(rank: int, folder: str, port: int) -> None:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # gloo aborts a process, now and then, whose neighbour hangs up while they meet (pytorch issue 188266)
+    # Seen once, in CI, and not made to happen again: a process aborts (gloo can as they meet: pytorch issue 188266).
+    # That says nothing about gradients, so it is tried again, and said as a warning.
     for attempt in range(3):
         folder = tmp_path_factory.mktemp("two")
         store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # outlives both
@@ -140,6 +142,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
             said = "\n".join(file.read_text() for file in sorted(folder.glob("said-*.txt")))
             if error.signal_name != "SIGABRT" or attempt == 2:
                 pytest.fail(f"{error}\n{said}", pytrace=False)
+            warnings.warn(f"{error}, tried again\n{said}", stacklevel=1)
         else:
             return folder
     raise AssertionError("the last attempt returns or fails")

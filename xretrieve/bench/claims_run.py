@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +100,12 @@ def run_claims(
     for name in data:
         if name not in known:
             raise unknown("dataset of the claims", name, known)
-    reasons = {name: missing(name) for name in (data or sorted(known))}
+    lacks = cache(missing)  # asked of each dataset once, and of none whose cells are only gathered
     report = ClaimsReport(quick, {}, {}, {})
     for claim in asked:
         report.found[claim.key], report.skipped[claim.key] = [], {}
-        for name in [name for name in claim.datasets() if name in reasons]:
-            why = "" if not train and _measured(claim, name, out) else reasons[name]  # a report needs no data
+        for name in [name for name in claim.datasets() if not data or name in data]:
+            why = "" if not train and _measured(claim, name, out) else lacks(name)
             if not why and quick and (claim.key, name) not in claims.QUICK:
                 why = "there is no small budget for it; a run without --quick measures it"
             if why:

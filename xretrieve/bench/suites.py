@@ -21,7 +21,7 @@ from xretrieve.evaluation.report import Report
 from xretrieve.matcher import load
 from xretrieve.training.build import test_split
 from xretrieve.training.recipe import Recipe
-from xretrieve.training.recipes import as_items, list_recipes, load_recipe
+from xretrieve.training.recipes import as_items, list_recipes, load_recipe, recipes_named
 from xretrieve.utils.files import write_json, write_text
 
 RECIPES, ZERO_SHOT = "recipes", "zero-shot"  # words of --models for many at once
@@ -235,15 +235,10 @@ def select(target: str, models: Sequence[str] = (RECIPES,)) -> tuple[str, list[s
     if target in known:
         data, own = target, known[target]
     else:
-        matches = [n for n in list_recipes() if n == target] or \
-            [n for n in list_recipes() if n.rpartition("/")[2] == target]  # fmt: skip
+        matches = recipes_named(target)
         if len(matches) != 1:
-            raise unknown(
-                "suite or recipe",
-                target,
-                [*known, *list_recipes()],
-                "`xretrieve bench --list`, `xretrieve train --list`",
-            )
+            lists = "`xretrieve bench --list`, `xretrieve train --list`"
+            raise unknown("suite or recipe", target, [*known, *list_recipes()], lists)
         data, own = load_recipe(matches[0]).dataset.name, matches
     recipes: list[str] = []
     ready: list[str] = []

@@ -31,6 +31,11 @@ def list_recipes() -> list[str]:
     return sorted(found)
 
 
+def recipes_named(name: str) -> list[str]:
+    """The recipe of this name, or those whose last part it is."""
+    return [name] if _file(name) else [n for n in list_recipes() if n.rsplit("/", 1)[-1] == name]
+
+
 def load_recipe(name: str | Path, overrides: Overrides = None) -> Recipe:
     """Read a recipe and set single keys.
 
@@ -83,11 +88,11 @@ def dataset_config(
         layout: of its files, instead of the recipe's.
     """
     own = recipe_of(run).get("dataset", {})
-    if name is None and ":" not in run and not Path(run).exists():
-        raise XRetrieveError(
-            f"no run folder {run!r}; give a run folder, or with --dataset NAME a model such as 'open_clip:ARCH/TAG'"
-        )
     if name is None and "name" not in own:
+        if ":" not in run and not Path(run).exists():
+            raise XRetrieveError(
+                f"no run folder {run!r}; give a run folder, or with --dataset NAME a model such as 'open_clip:ARCH/TAG'"
+            )
         raise XRetrieveError(
             f"{run} has no recipe.yaml that names a dataset; write --dataset NAME (`xretrieve data list`)"
         )
@@ -133,7 +138,7 @@ def _find(name: str) -> Path:
         if path.is_file():
             return path
         raise XRetrieveError(f"no recipe file {path}; `xretrieve train --list` names the recipes")
-    matches = [name] if _file(name) else [n for n in list_recipes() if n.rsplit("/", 1)[-1] == name]
+    matches = recipes_named(name)
     found = [file for file in map(_file, matches) if file is not None]
     if len(found) != 1:
         raise unknown("recipe", name, matches or list_recipes(), "`xretrieve train --list`")

@@ -171,7 +171,6 @@ def preflight(recipe: Recipe) -> None:
     head_options(recipe)
     if recipe.task == "composed":
         check_composed(recipe)
-        _ready(recipe, protocol)
     for stage in recipe.stages:
         for loss in (stage.loss, stage.coarse_loss):
             if loss is not None:
@@ -181,20 +180,20 @@ def preflight(recipe: Recipe) -> None:
     for config in (recipe.image, recipe.text):
         if config is not None and config.weights:
             find_weights(config.weights, recipe.dataset.root)
-    if recipe.task != "composed":
-        test = test_split(recipe.dataset)
-        protocol.check(len(test), test.coverage)
+    _ready(recipe, protocol)
 
 
 def _ready(recipe: Recipe, protocol: Any) -> None:
-    """Photos that are missing are an error before training, unless the recipe allows it."""
-    from xretrieve.data import datasets
+    """A test split of another size than the protocol's, or without photos that it needs, is an error now."""
     from xretrieve.data.triplets import composed
     from xretrieve.evaluation.composed import check_scored
 
-    if datasets.found(recipe.dataset.name, recipe.dataset.root):  # else it is generated, or its absence is said below
-        data = composed(test_split(recipe.dataset))
+    test = test_split(recipe.dataset)
+    if recipe.task == "composed":
+        data = composed(test)
         check_scored(data, protocol, data.allow_missing)
+    else:
+        protocol.check(len(test), test.coverage)
 
 
 def _fabric(recipe: Recipe, devices: int, accelerator: str) -> Any:

@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# test processes: each takes up to 2.5 GB
+JOBS ?= 2
+TESTS := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 .PHONY: help demo bench test test-slow lint coverage docs bench-speed clean
 
@@ -20,11 +23,11 @@ demo: $(VENV)/.installed  ## train, evaluate and search on the built-in data (a 
 bench: $(VENV)/.installed  ## the papers' claims, measured (hours; goes on after a stop), ends in a report
 	$(BIN)/xretrieve bench claims
 
-test: $(VENV)/.installed  ## the fast tests, offline
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest  # small tensors: threads only wait for each other
+test: $(VENV)/.installed  ## the fast tests, offline, in two processes (JOBS=2)
+	$(TESTS)  # small tensors: threads only wait for each other
 
 test-slow: $(VENV)/.installed  ## the slow tests too
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'not gpu'
+	$(TESTS) -m 'not gpu'
 
 lint: $(VENV)/.installed  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -32,7 +35,7 @@ lint: $(VENV)/.installed  ## ruff and mypy
 	$(BIN)/mypy
 
 coverage: $(VENV)/.installed  ## the fast tests with the share of lines that they run, in htmlcov/
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov=xretrieve --cov-report=term:skip-covered --cov-report=html
+	$(TESTS) --cov=xretrieve --cov-report=term:skip-covered --cov-report=html
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'

@@ -57,7 +57,7 @@ def browser():
 def page(browser):
     """A page that loads nothing from elsewhere and breaks none of its own rules."""
     context = browser.new_context(viewport={"width": 1000, "height": 800})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     page, wrong, asked = context.new_page(), [], []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
@@ -78,7 +78,7 @@ def found(page):
 
 def until(page, expression):
     """`wait_for_function` evaluates strings inside the page, which its own rules forbid."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not page.evaluate(expression):
         assert time.monotonic() < end, f"never true: {expression}"
         page.wait_for_timeout(30)
@@ -152,7 +152,8 @@ def test_why_shows_heat_that_changes_with_the_word_and_closes(page, site, served
     until(page, f"document.getElementById('why-title').textContent === '2. {ids[1]}'")
     page.keyboard.press("Escape")
     page.wait_for_selector("#why", state="hidden")
-    until(page, f"document.activeElement.getAttribute('aria-label').startsWith('2: {ids[1]},')")  # what was looked at last
+    focus = "document.activeElement.getAttribute('aria-label')"
+    until(page, f"{focus}.startsWith('2: {ids[1]},')")  # what was looked at last
 
 
 def test_what_is_weak_and_what_the_first_stage_alone_placed_is_said(page, served_photos, served, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.evaluation.evaluator import stamp, versions
 from xretrieve.evaluation.published import published_rows
 from xretrieve.evaluation.report import Report
+from xretrieve.utils.processes import side_by_side, silent
 
 
 @dataclass
@@ -73,7 +75,7 @@ class ClaimsReport:
 
 def run_claims(
     out: Path, quick: bool = False, data: Sequence[str] = (), seeds: Sequence[int] = (), train: bool = True,
-    only: Sequence[str] = (), say: Callable[[str], None] = lambda line: None,
+    only: Sequence[str] = (), say: Callable[[str], None] = silent, jobs: int = 1,
 ) -> ClaimsReport:  # fmt: skip
     """Train and measure what the claims need, then gather it.
 
@@ -90,8 +92,9 @@ def run_claims(
         train: False gathers what is there, and needs no data.
         only: keys of claims; default: all.
         say: receives a line before each cell.
+        jobs: claims and datasets that are worked on at once, each in a process of its own.
     """
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.perf_counter(), _cpu_seconds()
     for key in only:
         if key not in claims.BY_KEY:
             raise unknown("claim", key, claims.BY_KEY)
@@ -102,6 +105,7 @@ def run_claims(
             raise unknown("dataset of the claims", name, known)
     lacks = cache(missing)  # asked of each dataset once, and of none whose cells are only gathered
     report = ClaimsReport(quick, {}, {}, {})
+    todo: list[tuple[Claim, str, Cells]] = []
     for claim in asked:
         report.found[claim.key], report.skipped[claim.key] = [], {}
         for name in [name for name in claim.datasets() if not data or name in data]:
@@ -112,10 +116,23 @@ def run_claims(
                 report.skipped[claim.key][name] = why
                 say(f"{claim.key}, {name}: skipped: {why}")
                 continue
-            found = _measure(claim, name, out, quick, seeds or _seeds(quick), train, say)
-            report.found[claim.key].append(found)
-    report.seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+            todo.append((claim, name, claim.cells(name, out, quick)))
+    stopped = [""] * len(todo)
+    if train:
+        seeds = seeds or _seeds(quick)
+        work = [(f"{claim.key}, {name}", cells, _names(claim, cells, quick), seeds, say) for claim, name, cells in todo]
+        stopped = side_by_side(_make, work, jobs)
+    for (claim, name, cells), why in zip(todo, stopped, strict=True):
+        keys = list((claims.QUICK if quick else claims.FULL).get((claim.key, name), ()))
+        found = gather(claim, cells, Found(name, keys=keys, stopped=why), _names(claim, cells, quick), quick)
+        report.found[claim.key].append(found)
+    report.seconds = {"wall": time.perf_counter() - wall, "cpu": _cpu_seconds() - cpu}
     return report
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
 
 
 def _measured(claim: Claim, data: str, out: Path) -> bool:
@@ -127,24 +144,23 @@ def _seeds(quick: bool) -> tuple[int, ...]:
     return claims.QUICK_SEEDS if quick else claims.FULL_SEEDS
 
 
-def _measure(
-    claim: Claim, data: str, out: Path, quick: bool, seeds: Sequence[int], train: bool, say: Callable[[str], None]
-) -> Found:
-    """Make the cells of a claim on a dataset, as far as that goes, and gather them."""
-    stopped = ""
-    cells = claim.cells(data, out, quick)
-    rows = chosen(cells.rows, [name for name in claim.names(quick) if name in cells.by_name])
+def _names(claim: Claim, cells: Cells, quick: bool) -> list[str]:
+    """The rows that a claim needs on a dataset, with those that they are made of."""
+    return [row.name for row in chosen(cells.rows, [name for name in claim.names(quick) if name in cells.by_name])]
+
+
+def _make(what: str, cells: Cells, names: Sequence[str], seeds: Sequence[int], say: Callable[[str], None]) -> str:
+    """Make the cells of a claim on a dataset, as far as that goes; why it stopped early, empty when it did not."""
     try:
-        for seed in seeds if train else ():
-            for row in rows:
+        for seed in seeds:
+            for row in (cells.by_name[name] for name in names):
                 if not cells.current(row, seed):
-                    say(f"{claim.key}, {data}: {row.name} ({row.about}), seed {seed}")
+                    say(f"{what}: {row.name} ({row.about}), seed {seed}")
                 cells.make(row, seed)
     except XRetrieveError as error:
-        stopped = str(error)
-        say(f"{claim.key}, {data}: stopped: {stopped}")
-    keys = list((claims.QUICK if quick else claims.FULL).get((claim.key, data), ()))
-    return gather(claim, cells, Found(data, keys=keys, stopped=stopped), [row.name for row in rows], quick)
+        say(f"{what}: stopped: {error}")
+        return str(error)
+    return ""
 
 
 def gather(claim: Claim, cells: Cells, found: Found, names: Sequence[str], quick: bool) -> Found:

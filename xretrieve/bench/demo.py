@@ -23,6 +23,7 @@ from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import load_recipe
 from xretrieve.training.run import Run
 from xretrieve.utils.files import write_json
+from xretrieve.utils.processes import side_by_side, silent
 
 # What the demo trains, in this order; the first one answers the queries, the other two tasks have reports apart.
 RECIPES = (
@@ -64,8 +65,9 @@ def run_demo(
     *,
     recipes: tuple[str, ...] = RECIPES,
     overrides: list[str] | None = None,
+    jobs: int = 1,
     progress: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = silent,
 ) -> Demo:
     """Generate `scenes`, train, evaluate, index, search; write ``report.html`` into ``out``.
 
@@ -76,23 +78,22 @@ def run_demo(
         out: the demo's folder. An earlier demo there is replaced; any other folder with content is refused.
         recipes: names of recipes over `scenes`.
         overrides: ``key=value`` for every recipe (a smaller data set, fewer epochs).
-        progress: bars on stderr.
+        jobs: recipes trained at once (:func:`xretrieve.utils.processes.side_by_side`), once the first is trained.
+        progress: bars on stderr, of one job.
         say: receives one line before each step.
     """
     started, out = time.perf_counter(), Path(out)
     chosen = [load_recipe(name, overrides) for name in recipes]
     _open(out)
     write_json(out / MARKER, {"recipes": list(recipes), "overrides": overrides or []})
-    runs: list[Run] = []
-    for recipe in chosen:
-        if runs and _warms(recipe):
-            _warm_start(recipe, runs[0])
+    runs = [_train(chosen[0], out, "", progress, say)]
+    others = []
+    for recipe in chosen[1:]:
+        begins = _warm_start(recipe, runs[0]) if _warms(recipe) else ""
         if recipe.task == "multi_query":
             recipe.stages[0].epochs = min(SET_EPOCHS, recipe.stages[0].epochs)
-        epochs = sum(stage.epochs for stage in recipe.stages)
-        begins = f", with the encoders of {runs[0].recipe.name}" if recipe.start else ""
-        say(f"training {recipe.name}{begins}: {epochs} epochs on {recipe.dataset.name} ...")
-        runs.append(train(recipe, out=out / recipe.name.rsplit("/", 1)[-1], progress=progress))
+        others.append((recipe, out, begins, progress and jobs == 1, say))
+    runs += side_by_side(_train, others, jobs)
     say("measuring the first model untrained beside it, indexing and searching the test pictures ...")
     test = load_split(chosen[0].dataset, "test")
     reports = [run.report for run in runs if run.recipe.task == "image_text"] + [_untrained(chosen[0], test)]
@@ -113,16 +114,23 @@ def run_demo(
     return Demo(out, reports, rounds, changes, gallery, rankings, time.perf_counter() - started)
 
 
+def _train(recipe: Recipe, out: Path, begins: str, progress: bool, say: Callable[[str], None]) -> Run:
+    epochs = sum(stage.epochs for stage in recipe.stages)
+    say(f"training {recipe.name}{begins}: {epochs} epochs on {recipe.dataset.name} ...")
+    return train(recipe, out=out / recipe.name.rsplit("/", 1)[-1], progress=progress)
+
+
 def _warms(recipe: Recipe) -> bool:
     """Whether trained encoders spare it epochs; a dual encoder of image_text is trained from its start weights."""
     return recipe.task in WARM and not (recipe.task == "image_text" and recipe.stages[0].loss is not None)
 
 
-def _warm_start(recipe: Recipe, run: Run) -> None:
-    """Take the encoders of a finished run; fewer epochs do then."""
+def _warm_start(recipe: Recipe, run: Run) -> str:
+    """Take the encoders of a finished run; fewer epochs do then. Returns how to say it."""
     recipe.start = str(run.folder)
     for epochs, stage in zip(WARM[recipe.task], recipe.stages, strict=False):
         stage.epochs = min(epochs, stage.epochs)
+    return f", with the encoders of {run.recipe.name}"
 
 
 def _untrained(recipe: Recipe, test: RetrievalDataset) -> Report:

@@ -17,6 +17,7 @@ from xretrieve.cli.options import several
 from xretrieve.utils.allocation import keep_freed_memory
 
 LIST = "Name the suites, their protocols, and what of their data is missing."
+JOBS = "Trainings at once, each a process of its own with its share of the cores; each may take some GB."
 OUT = Path("runs/bench")
 
 
@@ -118,6 +119,7 @@ def claims(
     report_only: Annotated[
         bool, typer.Option("--report-only", help="Train nothing; write the report from the finished cells.")
     ] = False,
+    jobs: Annotated[int, typer.Option(help=JOBS, min=1)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> int:
     """Measure the three papers' claims: HMRN and Drill-down by round, two streams and context, stages and weights.
@@ -128,7 +130,7 @@ def claims(
     from xretrieve.bench.claims_run import run_claims
 
     place = out or Path("runs/claims-quick" if quick else "runs/claims")
-    report = run_claims(place, quick, data or (), seeds or (), not report_only, only or (), say)
+    report = run_claims(place, quick, data or (), seeds or (), not report_only, only or (), say, jobs)
     page = save(report, place)
     if as_json:
         print(json.dumps(to_dict(report), indent=2, ensure_ascii=False))
@@ -150,12 +152,13 @@ def demo(
         typer.Argument(metavar="[KEY=VALUE]...", help="Set recipe keys, for example stages.0.epochs=2."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for runs, report and index.")] = Path("runs/demo"),
+    jobs: Annotated[int, typer.Option(help=JOBS, min=1)] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> int:
     """Generate pictures, train, evaluate, index and search: the whole job on built-in data."""
     from xretrieve.bench.demo import run_demo
 
-    result = run_demo(out, overrides=overrides, progress=sys.stderr.isatty(), say=say)
+    result = run_demo(out, overrides=overrides, jobs=jobs, progress=sys.stderr.isatty(), say=say)
     if as_json:
         rows = [report.to_dict() for report in result.reports]
         found = [ranking.to_json() for ranking in result.rankings]

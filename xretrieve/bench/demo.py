@@ -48,6 +48,7 @@ class Demo:
             which takes the sum of both vectors; empty without such a recipe.
         gallery: the test pictures, indexed with the first recipe's matcher.
         rankings: answers to a few queries.
+        cut: of recipes that had fewer epochs than they say, for time: name -> (epochs here, epochs of the recipe).
         seconds: wall time of the whole.
     """
 
@@ -57,6 +58,7 @@ class Demo:
     changes: list[Report]
     gallery: Gallery
     rankings: list[Ranking]
+    cut: dict[str, tuple[int, int]]
     seconds: float
 
 
@@ -86,6 +88,7 @@ def run_demo(
     chosen = [load_recipe(name, overrides) for name in recipes]
     _open(out)
     write_json(out / MARKER, {"recipes": list(recipes), "overrides": overrides or []})
+    whole = {recipe.name: _epochs(recipe) for recipe in chosen}
     runs = [_train(chosen[0], out, "", progress, say)]
     others = []
     for recipe in chosen[1:]:
@@ -111,12 +114,17 @@ def run_demo(
     for ranking, kind in zip(rankings, queries, strict=True):
         ranking.to_html(out / f"search_{kind}.html")
     reports[0].save(out, rows=reports, log=runs[0].folder / "log.csv")
-    return Demo(out, reports, rounds, changes, gallery, rankings, time.perf_counter() - started)
+    cut = {run.recipe.name: (_epochs(run.recipe), whole[run.recipe.name]) for run in runs}
+    cut = {name: (here, full) for name, (here, full) in cut.items() if here < full}
+    return Demo(out, reports, rounds, changes, gallery, rankings, cut, time.perf_counter() - started)
+
+
+def _epochs(recipe: Recipe) -> int:
+    return sum(stage.epochs for stage in recipe.stages)
 
 
 def _train(recipe: Recipe, out: Path, begins: str, progress: bool, say: Callable[[str], None]) -> Run:
-    epochs = sum(stage.epochs for stage in recipe.stages)
-    say(f"training {recipe.name}{begins}: {epochs} epochs on {recipe.dataset.name} ...")
+    say(f"training {recipe.name}{begins}: {_epochs(recipe)} epochs on {recipe.dataset.name} ...")
     return train(recipe, out=out / recipe.name.rsplit("/", 1)[-1], progress=progress)
 
 

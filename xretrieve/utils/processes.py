@@ -33,6 +33,7 @@ def side_by_side(work: Callable[..., T], each: Sequence[tuple[Any, ...]], jobs: 
         return [work(*arguments) for arguments in each]
     at_once = min(jobs, len(each))
     threads = max(1, (os.cpu_count() or 1) // at_once)
+    others = set(multiprocessing.active_children())  # of whoever calls this
     pool = ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"), _begin, (threads,))
     try:
         futures = [pool.submit(work, *arguments) for arguments in each]
@@ -40,7 +41,7 @@ def side_by_side(work: Callable[..., T], each: Sequence[tuple[Any, ...]], jobs: 
             future.result()
     except BaseException as error:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
+        for process in set(multiprocessing.active_children()) - others:
             process.terminate()
         if isinstance(error, BrokenProcessPool):
             raise XRetrieveError("a process was killed; for want of memory? try --jobs 1") from error

@@ -60,13 +60,14 @@ def test_a_killed_process_and_a_wrong_number_are_told() -> None:
 
 
 ORPHANS = """
-import os, sys, time
+import os, signal, sys, time
 from xretrieve.utils.processes import side_by_side
 def work(folder, number):
     with open(f"{folder}/{number}", "w") as file:
         file.write(str(os.getpid()))
     time.sleep(600)
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell ignores it
     side_by_side(work, [(sys.argv[1], 0), (sys.argv[1], 1)], 2)
 """
 

@@ -184,7 +184,7 @@ byId("why-change").addEventListener("click", () => { leave(); shown.actions.chan
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); }); // beside it
 dialog.addEventListener("close", () => {
   turn += 1;
-  const typing = document.activeElement.matches("input, textarea"); // this event comes a moment after the dialog is gone
+  const typing = document.activeElement?.matches("input, textarea"); // this event comes a moment after the dialog is gone
   if (!leaving && !typing) shown.actions.closed(shown.place);
   leaving = false;
 });

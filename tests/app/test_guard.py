@@ -95,7 +95,7 @@ class Slow:
 
     def search_many(self, asks):
         self.started.set()
-        assert self.go.wait(60)
+        assert self.go.wait(10)
         self.sizes.append(len(asks))
         if any(ask.query == "bug" for ask in asks):
             raise RuntimeError("a bug")
@@ -114,7 +114,7 @@ def test_a_full_queue_answers_503_and_what_waited_is_answered_together(slow):
         worker = Worker(slow, queue=4, batch=3, metrics=Metrics())
         worker.start()
         first = asyncio.create_task(worker.search(Ask("a")))
-        await asyncio.to_thread(slow.started.wait, 60)
+        await asyncio.to_thread(slow.started.wait, 5)
         rest = [asyncio.create_task(worker.search(Ask(text))) for text in ("b", "bad", "c", "d")]
         await asyncio.sleep(0)
         with pytest.raises(ApiError) as full:
@@ -135,13 +135,13 @@ def test_over_http_a_full_queue_is_503_with_retry_after(served, monkeypatch):
 
     def search_many(self, asks):
         slow.started.set()
-        assert slow.go.wait(60)
+        assert slow.go.wait(10)
         return [XRetrieveError("let go")] * len(asks)
 
     monkeypatch.setattr(type(served), "search_many", search_many)
     with client_of(served, queue=2, batch=1) as client, ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(client.post, "/api/search", json=DOG)]
-        assert slow.started.wait(60)
+        assert slow.started.wait(10)
         waiting += [pool.submit(client.post, "/api/search", json=DOG) for _ in range(7)]
         rejected = [done.result() for done in itertools.islice(as_completed(waiting), 5)]  # one runs, two wait
         assert {answer.status_code for answer in rejected} == {503}
@@ -190,7 +190,7 @@ def test_stopping_finishes_what_runs_and_tells_what_waits(slow):
         worker = Worker(slow, queue=9, batch=1, metrics=Metrics())
         worker.start()
         tasks = [asyncio.create_task(worker.search(Ask("a")))]
-        await asyncio.to_thread(slow.started.wait, 60)
+        await asyncio.to_thread(slow.started.wait, 5)
         tasks.append(asyncio.create_task(worker.search(Ask("b"))))
         await asyncio.sleep(0)
         slow.go.set()

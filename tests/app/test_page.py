@@ -57,7 +57,7 @@ def browser():
 def page(browser):
     """A page that loads nothing from elsewhere and breaks none of its own rules."""
     context = browser.new_context(viewport={"width": 1000, "height": 800})
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(20_000)
     page, wrong, asked = context.new_page(), [], []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
@@ -78,7 +78,7 @@ def found(page):
 
 def until(page, expression):
     """`wait_for_function` evaluates strings inside the page, which its own rules forbid."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 20
     while not page.evaluate(expression):
         assert time.monotonic() < end, f"never true: {expression}"
         page.wait_for_timeout(30)

@@ -42,10 +42,10 @@ def test_it_starts_answers_and_stops_with_status_0(index, stop):
             told["address"] + "api/search", json.dumps({"texts": ["a red dog"], "k": 2}).encode(),
             {"Content-Type": "application/json"},
         )  # fmt: skip
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             assert len(json.load(answer)["hits"]) == 2
         server.send_signal(stop)
-        assert server.wait(120) == 0
+        assert server.wait(30) == 0
         assert server.stderr.read() == ""
     finally:
         server.kill()

@@ -28,7 +28,9 @@ def test_demo_ends_in_a_table_a_report_and_an_index_that_can_be_searched(tmp_pat
     changes = (out / "changes" / "report.html").read_text()
     assert "scenes-progressive" in changes and "scenes-dual, sum of vectors" in changes
     assert "scenes-dual, sum of vectors" in printed and "protocol scenes/split/removed/each on" in printed
-    assert "Epochs were saved: image_text/scenes-sgr 2 of 4, " in printed, "what had less than its recipe is said"
+    assert "fewer epochs than their recipes say: image_text/scenes-sgr 2 of 4, " in printed, (
+        "what had less than its recipe is said"
+    )
     command = next(line for line in printed.splitlines() if "xretrieve search" in line)
     assert str(out / "scenes.xr") in command
     *program, verb, index, opened = printed.strip().splitlines()[-1].split()

@@ -78,9 +78,13 @@ class Claim:
                  if n.startswith(f"{self.task}/") and n.endswith(ends)]  # fmt: skip
         return sorted(found, key=lambda name: (name != "scenes", name))
 
+    def keys(self, data: str, quick: bool) -> list[str]:
+        """Keys of every row's recipe that a run changes on a dataset."""
+        return [*(QUICK if quick else FULL).get((self.key, data), ())]
+
     def cells(self, data: str, out: Path, quick: bool) -> Cells:
         """The cells of a dataset, in ``OUT/TASK/DATA``."""
-        keys, place = [*(QUICK if quick else FULL).get((self.key, data), ())], out / self.task / data
+        keys, place = self.keys(data, quick), out / self.task / data
         if self.task == "multi_query":
             return SetCells(data, place, keys)
         if self.task == "composed":

@@ -105,7 +105,7 @@ def run_claims(
             raise unknown("dataset of the claims", name, known)
     lacks = cache(missing)  # asked of each dataset once, and of none whose cells are only gathered
     report = ClaimsReport(quick, {}, {}, {})
-    todo: list[tuple[Claim, str, Cells]] = []
+    todo: list[tuple[Claim, str, Cells, list[str]]] = []
     for claim in asked:
         report.found[claim.key], report.skipped[claim.key] = [], {}
         for name in [name for name in claim.datasets() if not data or name in data]:
@@ -116,16 +116,17 @@ def run_claims(
                 report.skipped[claim.key][name] = why
                 say(f"{claim.key}, {name}: skipped: {why}")
                 continue
-            todo.append((claim, name, claim.cells(name, out, quick)))
+            cells = claim.cells(name, out, quick)
+            rows = chosen(cells.rows, [row for row in claim.names(quick) if row in cells.by_name])
+            todo.append((claim, name, cells, [row.name for row in rows]))
     stopped = [""] * len(todo)
     if train:
         seeds = seeds or _seeds(quick)
-        work = [(f"{claim.key}, {name}", cells, _names(claim, cells, quick), seeds, say) for claim, name, cells in todo]
+        work = [(f"{claim.key}, {name}", cells, names, seeds, say) for claim, name, cells, names in todo]
         stopped = side_by_side(_make, work, jobs)
-    for (claim, name, cells), why in zip(todo, stopped, strict=True):
-        keys = list((claims.QUICK if quick else claims.FULL).get((claim.key, name), ()))
-        found = gather(claim, cells, Found(name, keys=keys, stopped=why), _names(claim, cells, quick), quick)
-        report.found[claim.key].append(found)
+    for (claim, name, cells, names), why in zip(todo, stopped, strict=True):
+        found = Found(name, keys=claim.keys(name, quick), stopped=why)
+        report.found[claim.key].append(gather(claim, cells, found, names))
     report.seconds = {"wall": time.perf_counter() - wall, "cpu": _cpu_seconds() - cpu}
     return report
 
@@ -144,11 +145,6 @@ def _seeds(quick: bool) -> tuple[int, ...]:
     return claims.QUICK_SEEDS if quick else claims.FULL_SEEDS
 
 
-def _names(claim: Claim, cells: Cells, quick: bool) -> list[str]:
-    """The rows that a claim needs on a dataset, with those that they are made of."""
-    return [row.name for row in chosen(cells.rows, [name for name in claim.names(quick) if name in cells.by_name])]
-
-
 def _make(what: str, cells: Cells, names: Sequence[str], seeds: Sequence[int], say: Callable[[str], None]) -> str:
     """Make the cells of a claim on a dataset, as far as that goes; why it stopped early, empty when it did not."""
     try:
@@ -163,7 +159,7 @@ def _make(what: str, cells: Cells, names: Sequence[str], seeds: Sequence[int], s
     return ""
 
 
-def gather(claim: Claim, cells: Cells, found: Found, names: Sequence[str], quick: bool) -> Found:
+def gather(claim: Claim, cells: Cells, found: Found, names: Sequence[str]) -> Found:
     """Fill in what the finished cells of these rows say."""
     made = {at: cell for at, cell in cells.finished().items() if at[0] in names}
     found.absent = [name for name in names if not by_seed(made, name)]

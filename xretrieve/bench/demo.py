@@ -92,7 +92,9 @@ def run_demo(
     runs = [_train(chosen[0], out, "", progress, say)]
     others = []
     for recipe in chosen[1:]:
-        begins = _warm_start(recipe, runs[0]) if _warms(recipe) else ""
+        if _warms(recipe):
+            _warm_start(recipe, runs[0])
+        begins = f", with the encoders of {chosen[0].name}" if recipe.start else ""
         if recipe.task == "multi_query":
             recipe.stages[0].epochs = min(SET_EPOCHS, recipe.stages[0].epochs)
         others.append((recipe, out, begins, progress and jobs == 1, say))
@@ -133,12 +135,11 @@ def _warms(recipe: Recipe) -> bool:
     return recipe.task in WARM and not (recipe.task == "image_text" and recipe.stages[0].loss is not None)
 
 
-def _warm_start(recipe: Recipe, run: Run) -> str:
-    """Take the encoders of a finished run; fewer epochs do then. Returns how to say it."""
+def _warm_start(recipe: Recipe, run: Run) -> None:
+    """Take the encoders of a finished run; fewer epochs do then."""
     recipe.start = str(run.folder)
     for epochs, stage in zip(WARM[recipe.task], recipe.stages, strict=False):
         stage.epochs = min(epochs, stage.epochs)
-    return f", with the encoders of {run.recipe.name}"
 
 
 def _untrained(recipe: Recipe, test: RetrievalDataset) -> Report:

@@ -23,6 +23,7 @@ from xretrieve.training.build import test_split
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import as_items, list_recipes, load_recipe, recipes_named
 from xretrieve.utils.files import write_json, write_text
+from xretrieve.utils.processes import silent
 
 RECIPES, ZERO_SHOT = "recipes", "zero-shot"  # words of --models for many at once
 BASELINES = ("open_clip:ViT-B-32/laion2b_s34b_b79k", "transformers:google/siglip-base-patch16-224")
@@ -193,7 +194,7 @@ class SuiteResult:
 
 def run_suite(
     target: str, out: Path, models: Sequence[str] = (RECIPES,), seeds: Sequence[int] = (0,),
-    overrides: Sequence[str] = (), say: Callable[[str], None] = lambda line: None,
+    overrides: Sequence[str] = (), say: Callable[[str], None] = silent,
 ) -> SuiteResult:  # fmt: skip
     """Check the data, then train and measure every model that is asked for.
 

@@ -188,7 +188,7 @@ def demo(
         print_ranking(ranking)
     if result.cut:
         few = ", ".join(f"{name} {here} of {full}" for name, (here, full) in result.cut.items())
-        print(f"\nEpochs were saved: {few}. `{program()} train NAME` trains a recipe in full.")
+        print(f"\nTrained for fewer epochs than their recipes say: {few}. `{program()} train NAME` trains one in full.")
     text = result.rankings[0].query.text
     print(f"\n{result.seconds:.0f} s in all. Look at {out / 'report.html'}, then search yourself:")
     print(f'  {program()} search {result.gallery.path} "{text}"')

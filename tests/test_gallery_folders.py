@@ -84,6 +84,31 @@ def test_names_in_any_script_are_kept_found_and_opened_again(tmp_path):
     assert NAMES[0] not in Gallery.open(gallery.path, FakeMatcher()).ids
 
 
+def test_names_with_line_separators_leave_the_index_readable(tmp_path):
+    paint(tmp_path / "photos" / "a.png", RED)
+    gallery = build(tmp_path / "photos", tmp_path)
+    names = [f"pasted {mark} note/x {mark}.png" for mark in "\u2028\u2029\u0085\x0b\x0c\x1c\x1d\x1e\r"]
+    for i, name in enumerate(names):
+        paint(tmp_path / "photos" / name, (20 * i, 255 - 20 * i, 9))
+    gallery.add(tmp_path / "photos")
+    for opened in (gallery, Gallery.open(gallery.path, FakeMatcher())):
+        assert set(opened.ids) == {"a.png", *names} and set(opened.search("red", k=99).ids) == {"a.png", *names}
+        assert len(opened.search("red", k=99, where={"folder": "pasted \u2028 note"})) == 1
+
+
+def test_what_cannot_be_read_back_is_not_committed(tmp_path, monkeypatch):
+    paint(tmp_path / "photos" / "a.png", RED)
+    gallery = build(tmp_path / "photos", tmp_path)
+    paint(tmp_path / "photos" / "b.png", BLUE)
+    for wrong in (lambda lines: '{"id": "c.png"}\n' * len(lines), lambda lines: '{"id": "b.p\n'):
+        monkeypatch.setattr("xretrieve.gallery_store.to_json_lines", wrong)
+        with pytest.raises(XRetrieveError):
+            Gallery.open(gallery.path, FakeMatcher()).add(tmp_path / "photos")
+        assert Gallery.open(gallery.path, FakeMatcher()).ids == ["a.png"]
+    monkeypatch.undo()
+    assert len(gallery.add(tmp_path / "photos").added) == 1
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file system takes only valid text")
 def test_a_name_that_is_no_text_is_reported_and_the_rest_is_indexed(tmp_path):
     folder = tmp_path / "photos"

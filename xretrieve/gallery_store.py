@@ -14,7 +14,6 @@ Adding writes a part, removing writes row numbers; nothing that was there is tou
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -32,12 +31,14 @@ from xretrieve.gallery_items import Item
 from xretrieve.gallery_tokens import TokenPart, TokenSpool, join
 from xretrieve.tokens import Prepared
 from xretrieve.utils.files import atomic_folder, read_json, recover_folder, write_json
+from xretrieve.utils.texts import encode, json_lines, to_json_lines
 
 FORMAT = 1
 MANIFEST = "gallery.json"
 MAX_PARTS = 32  # more are merged into one
 MERGED = 256  # pictures whose tokens are read at once when parts are merged
 FIELDS = {f.name for f in fields(Item)} - {"source"}
+_Part = tuple[np.ndarray, TokenPart | None, list[tuple[int | None, Item]]]  # vectors, tokens, (row of a change, item)
 
 
 class Store:
@@ -99,7 +100,7 @@ class Store:
             )
         store = cls(folder, info)
         for part in info["parts"]:
-            store._read_part(folder / "parts" / part["name"], part["rows"])
+            store._take(store._read_part(part))
         for row in info["removed"]:
             store.items[row] = None
         store.rows = {item.id: row for row, item in enumerate(store.items) if item is not None}
@@ -109,23 +110,29 @@ class Store:
             )
         return store
 
-    def _read_part(self, path: Path, rows: int) -> None:
+    def _read_part(self, part: dict[str, Any]) -> _Part:
+        """A part that `gallery.json` names, or is about to name: its vectors, its tokens and its lines."""
+        path, rows = self.folder / "parts" / part["name"], part["rows"]
         try:
             vectors = np.load(path / "vectors.npy", mmap_mode="r")
-            lines = [json.loads(line) for line in (path / "items.jsonl").read_text(encoding="utf-8").splitlines()]
-        except (OSError, ValueError) as error:
+            lines = [(line.get("row"), _item(line)) for _, line in json_lines(path / "items.jsonl")]
+        except (OSError, ValueError, TypeError, AttributeError, XRetrieveError) as error:
             raise XRetrieveError(f"{path} is damaged or missing ({error}); build the gallery again") from error
         if vectors.shape != (rows, self.info["dim"]) or len(lines) < rows:
             raise XRetrieveError(
                 f"{path} is damaged: {len(lines)} items and vectors {vectors.shape} instead of {rows} rows"
             )
+        return vectors, _token_part(path, rows, self.info["tokens"]) if self.has_tokens and rows else None, lines
+
+    def _take(self, part: _Part) -> None:
+        """Its rows follow those that are there."""
+        vectors, tokens, lines = part
         if self.has_tokens:
-            tokens = self.info["tokens"]
-            self.token_parts.append(_token_part(path, rows, tokens) if rows else None)
+            self.token_parts.append(tokens)
         self.parts.append(vectors)
-        self.items += [_item(line) for line in lines[:rows]]
-        for line in lines[rows:]:  # changes to earlier rows
-            self.items[line["row"]] = _item(line)
+        self.items += [item for _, item in lines[: len(vectors)]]
+        for row, item in lines[len(vectors) :]:  # changes to earlier rows
+            self.items[row] = item  # type: ignore[index]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -204,19 +211,19 @@ class Store:
             info: keys of ``gallery.json`` to set.
         """
         new = self.info | {"removed": self.info["removed"] + [self.rows[id_] for id_ in removed]} | info
-        part: dict[str, Any] | None = None
+        read: _Part | None = None
         if items or updated:
             part = {"name": f"{len(new['parts']):04d}-{uuid.uuid4().hex[:6]}", "rows": len(items)}
             array = np.zeros((0, new["dim"]), np.float32) if vectors is None else np.asarray(vectors, np.float32)
-            self._write_part(part["name"], items, array, [(self.rows[item.id], item) for item in updated], tokens)
+            read = self._write_part(part, items, array, [(self.rows[item.id], item) for item in updated], tokens)
             new["parts"] = [*new["parts"], part]
         new["count"] = len(self.rows) - len(removed) + len(items)
         self._commit(new)
         for id_ in removed:
             self.items[self.rows.pop(id_)] = None
         self.rows |= {item.id: self.total + i for i, item in enumerate(items)}
-        if part is not None:
-            self._read_part(self.folder / "parts" / part["name"], part["rows"])
+        if read is not None:
+            self._take(read)
 
     def compact(self, **info: Any) -> None:
         """Merge all parts into one without the removed rows (row numbers change), and delete what no longer counts."""
@@ -227,11 +234,11 @@ class Store:
         if tokens is not None:
             for start in range(0, len(live), MERGED):
                 tokens.append(self.tokens(live[start : start + MERGED]))
-        self._write_part(part["name"], items, self.vectors(live), [], tokens)  # type: ignore[arg-type]
+        read = self._write_part(part, items, self.vectors(live), [], tokens)  # type: ignore[arg-type]
         self._commit(self.info | {"parts": [part] if len(live) else [], "removed": []} | info)
         self.items, self.parts, self.token_parts = [], [], []
         if len(live):
-            self._read_part(self.folder / "parts" / part["name"], part["rows"])
+            self._take(read)
         self.rows = {item.id: row for row, item in enumerate(self.items) if item is not None}
         self.clean()
 
@@ -249,19 +256,24 @@ class Store:
 
     def _write_part(
         self,
-        name: str,
+        about: dict[str, Any],
         items: Sequence[Item],
         vectors: np.ndarray,
         changes: list[tuple[int, Item]],
         tokens: TokenSpool | None,
-    ) -> None:
+    ) -> _Part:
+        """Write a part and read it back; nothing counts before `gallery.json` names it."""
         lines = [item.to_dict() for item in items] + [item.to_dict() | {"row": row} for row, item in changes]
-        with atomic_folder(self.folder / "parts" / name) as part:
+        with atomic_folder(self.folder / "parts" / about["name"]) as part:
             np.save(part / "vectors.npy", vectors)
             if tokens is not None and items:
                 tokens.write(part)
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            (part / "items.jsonl").write_text(text, encoding="utf-8")
+            (part / "items.jsonl").write_bytes(encode(to_json_lines(lines)))
+        read = self._read_part(about)
+        if [item.id for _, item in read[2]] != [line["id"] for line in lines]:
+            raise XRetrieveError(f"{self.folder}: the names of its pictures are not read back as they were written; "
+                                 "nothing was changed")  # fmt: skip
+        return read
 
     def _commit(self, info: dict[str, Any]) -> None:
         path = self.folder / MANIFEST

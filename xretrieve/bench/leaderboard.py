@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from xretrieve.config import to_dict
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.report import Report
 from xretrieve.utils.files import locked, write_text
+from xretrieve.utils.texts import BrokenJsonError, json_lines, to_json_lines
 
 SAME = ("fingerprint", "dataset", "split", "protocol")  # entries that agree in these are one result
 
@@ -24,11 +24,13 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     found = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            found.append({"number": number, **json.loads(text)})
-        except (json.JSONDecodeError, TypeError) as error:
-            raise XRetrieveError(f"{path}, line {number}: not valid JSON; delete that line") from error
+    try:
+        for number, value in json_lines(path):
+            if not isinstance(value, dict):
+                raise XRetrieveError(f"{path}, line {number}: not valid JSON of an entry; delete that line")
+            found.append({"number": len(found) + 1, **value})
+    except BrokenJsonError as error:
+        raise XRetrieveError(f"{path}, line {error.number}: not valid JSON; delete that line") from error
     return found
 
 
@@ -46,8 +48,7 @@ def append(entries: Sequence[dict[str, Any]], path: Path) -> list[int]:
                 old = len(there) + 1
                 there.append({"number": old, **entry})
             numbers.append(old)
-        lines = [json.dumps({k: v for k, v in one.items() if k != "number"}, ensure_ascii=False) for one in there]
-        write_text(path, "".join(f"{line}\n" for line in lines))
+        write_text(path, to_json_lines({k: v for k, v in one.items() if k != "number"} for one in there))
     return numbers
 
 

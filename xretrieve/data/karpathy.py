@@ -7,14 +7,15 @@ Flickr30K file say ``test2016`` for ``test``.
 from __future__ import annotations
 
 import functools
-import json
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from xretrieve.data.annotations import SPLITS, Annotations, ImageRecord, canonical_split
 from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.utils.texts import BrokenJsonError, decode, parse_json
 
 
 def find_json(filename: str, folders: Sequence[Path]) -> str | None:
@@ -39,12 +40,14 @@ def find_json(filename: str, folders: Sequence[Path]) -> str | None:
 def read_bytes(source: str) -> bytes:
     """The bytes of what :func:`find_json` found."""
     path, bang, member = source.partition(".zip!")
-    if not bang:
-        return Path(source).read_bytes()
     try:
+        if not bang:
+            return Path(source).read_bytes()
         with zipfile.ZipFile(path + ".zip") as archive:
             return archive.read(member)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, KeyError) as error:
+        if not bang:
+            raise XRetrieveError(f"{source}: cannot be read ({error})") from error
         raise XRetrieveError(f"{path}.zip: {member} cannot be read ({error}); download the archive again") from error
 
 
@@ -81,13 +84,9 @@ def karpathy_annotations(
 @functools.lru_cache(maxsize=1)  # train, val and test of one file are usually asked for in a row
 def _entries(source: str, mtime_ns: int, size: int) -> list[dict[str, Any]]:
     try:
-        content = json.loads(read_bytes(source).decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise XRetrieveError(f"{source}: not UTF-8 text at byte {error.start}") from error
-    except json.JSONDecodeError as error:
-        raise XRetrieveError(
-            f"{source}: not valid JSON, line {error.lineno} column {error.colno}: {error.msg} (a download cut short?)"
-        ) from error
+        content = parse_json(decode(read_bytes(source), source), source)
+    except BrokenJsonError as error:
+        raise XRetrieveError(f"{error} (a download cut short?)") from error
     images = content.get("images") if isinstance(content, dict) else None
     if not isinstance(images, list) or not all(isinstance(entry, dict) for entry in images):
         raise XRetrieveError(f"{source}: expected a JSON object whose key 'images' holds a list of image entries")

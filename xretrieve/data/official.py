@@ -5,7 +5,6 @@ The 2014 files (``captions_val2014.json``) have the same form. Source: cocodatas
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from xretrieve.data.base import Region
 from xretrieve.data.picture_index import PictureIndex, coco_names
 from xretrieve.errors import XRetrieveError
 from xretrieve.utils.files import read_json
+from xretrieve.utils.texts import BrokenJsonError, json_lines
 
 OFFICIAL_SPLITS = ("train2017", "val2017", "train2014", "val2014")
 
@@ -87,12 +87,11 @@ def _boxes(entry: dict[str, Any]) -> list[Region]:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     entries = []
-    with open(path, encoding="utf-8") as handle:
-        for number, line in enumerate(handle, start=1):
-            try:
-                entry = json.loads(line)
-                entry["image"], entry["coco_id"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise XRetrieveError(f"{path}: line {number} is no region entry with image and coco_id") from error
+    try:
+        for number, entry in json_lines(path):
+            if not isinstance(entry, dict) or not {"image", "coco_id"} <= entry.keys():
+                raise XRetrieveError(f"{path}: line {number} is no region entry with image and coco_id")
             entries.append(entry)
+    except BrokenJsonError as error:
+        raise XRetrieveError(f"{path}: line {error.number} is no region entry with image and coco_id") from error
     return entries

@@ -6,7 +6,6 @@ image instead, ``bbox`` (pixels) may be missing, ``split`` (or another key) may 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from xretrieve.data.base import Region, RetrievalDataset
 from xretrieve.data.picture_index import PictureIndex
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.utils.files import data_root
+from xretrieve.utils.texts import BrokenJsonError, json_lines
 
 USUAL = ("phrases/phrases.jsonl", "phrases.jsonl", "visual_genome/region_phrases.jsonl")
 KEYS = ("image", "image_id", "vg_image_id")
@@ -115,18 +115,13 @@ def _find(root: str | Path | None, file: str | None) -> Path:
 
 
 def _entries(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with open(path, encoding="utf-8-sig") as handle:
-        try:
-            for number, line in enumerate(handle, start=1):
-                if line.strip():
-                    entry = json.loads(line)
-                    if not isinstance(entry, dict):
-                        raise XRetrieveError(f"{path}: line {number} is no JSON object")
-                    yield number, entry
-        except json.JSONDecodeError as error:
-            raise XRetrieveError(f"{path}: line {number} is not valid JSON: {error.msg}") from error
-        except UnicodeDecodeError as error:
-            raise XRetrieveError(f"{path}: not UTF-8 text at byte {error.start}") from error
+    try:
+        for number, entry in json_lines(path):
+            if not isinstance(entry, dict):
+                raise XRetrieveError(f"{path}: line {number} is no JSON object")
+            yield number, entry
+    except BrokenJsonError as error:
+        raise XRetrieveError(f"{path}: line {error.number} is not valid JSON: {error.reason}") from error
 
 
 def _image(entry: dict[str, Any], path: Path, number: int) -> str:

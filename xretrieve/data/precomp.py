@@ -17,6 +17,7 @@ from xretrieve.data.annotations import Annotations, ImageRecord, canonical_split
 from xretrieve.data.base import FeatureRow
 from xretrieve.errors import XRetrieveError
 from xretrieve.utils.files import read_json
+from xretrieve.utils.texts import read_text, split_lines
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,11 @@ class FeatureHeader:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file; CRLF and a missing last newline are fine, a blank line is an error.
+    """The lines of a text file; CRLF and a missing last newline are fine, a blank line is an error.
 
     A blank line is not skipped: every later line would slide to another image.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        at = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise XRetrieveError(f"{path}: line {at} is not UTF-8 text; convert the file to UTF-8") from error
-    # Not str.splitlines: it also cuts at U+2028, form feeds and other characters that occur inside captions.
-    lines = [line.rstrip("\r") for line in text.split("\n")]
-    if lines and lines[-1] == "":
-        lines.pop()
+    lines = split_lines(read_text(path))
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             raise XRetrieveError(

@@ -18,6 +18,7 @@ from xretrieve.data.triplet_annotations import (
 )
 from xretrieve.data.triplets import ComposedDataset
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.texts import text_lines
 
 NAME = "shoes"
 RELATIVE, SINGLE = "relative_captions_shoes.json", "captions_shoes.json"
@@ -97,7 +98,7 @@ def found(root: str | Path | None = None) -> list[str]:
 
 
 def _names(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for _, line in text_lines(path) if line.strip()]
 
 
 def _single(folder: Path, listed: set[str]) -> dict[str, list[str]]:

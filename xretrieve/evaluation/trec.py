@@ -16,6 +16,7 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.metrics import fold_members
 from xretrieve.evaluation.ranks import RankCounts, top_k
 from xretrieve.utils.files import write_text
+from xretrieve.utils.texts import text_lines
 
 _UNSAFE = re.compile(r"[\s%]")
 
@@ -126,9 +127,8 @@ def read_qrels(path: str | Path) -> dict[str, set[str]]:
 
 
 def _fields(path: str | Path, count: int) -> Iterable[tuple[int, list[str]]]:
-    with open(path, encoding="utf-8") as handle:
-        for number, line in enumerate(handle, 1):
-            parts = line.split()
-            if len(parts) != count:
-                raise XRetrieveError(f"{os.fspath(path)}, line {number}: {len(parts)} fields, a line has {count}")
-            yield number, parts
+    for number, line in text_lines(path):
+        parts = line.split()
+        if len(parts) != count:
+            raise XRetrieveError(f"{os.fspath(path)}, line {number}: {len(parts)} fields, a line has {count}")
+        yield number, parts

@@ -12,6 +12,7 @@ from xretrieve.config import apply_overrides, from_dict, parse_yaml, to_dict
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.training.recipe import DatasetConfig, Recipe
 from xretrieve.utils.files import data_root, write_text
+from xretrieve.utils.texts import read_text
 
 Overrides = Mapping[str, Any] | Sequence[str] | None
 
@@ -53,8 +54,8 @@ def load_recipe(name: str | Path, overrides: Overrides = None) -> Recipe:
 def read_recipe(path: Path) -> dict[str, Any]:
     """The keys of a recipe file as they are written; a file that cannot be read is an error that names the line."""
     try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = parse_yaml(read_text(path))
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise XRetrieveError(f"{path}:{line} not valid YAML ({getattr(error, 'problem', error)})") from error

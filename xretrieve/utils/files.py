@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.texts import encode, parse_json, read_text
 
 
 @contextlib.contextmanager
@@ -97,7 +98,7 @@ def _writable(path: Path) -> Iterator[None]:
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(encode(text))
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -107,15 +108,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; a broken one is an error that names the file, line and column."""
-    path = Path(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise XRetrieveError(f"no file {path}") from error
-    except json.JSONDecodeError as error:
-        raise XRetrieveError(
-            f"{path}: not valid JSON, line {error.lineno} column {error.colno}: {error.msg}"
-        ) from error
+    return parse_json(read_text(path), os.fspath(path))
 
 
 def content_hash(path: str | Path) -> str:

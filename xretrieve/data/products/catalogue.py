@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.texts import json_lines
 
 RULE = 1  # version of the rule; equal versions give equal triplets
 SEED = 0  # part of the protocol: training seeds never change the data
@@ -80,17 +80,7 @@ def read_catalogue(path: Path) -> list[Product]:
         path: ``products.jsonl``, one object a line with the keys :data:`FIELDS`.
     """
     rows = []
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise XRetrieveError(f"{path}: {error.strerror}; a catalogue is a file products.jsonl") from error
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise XRetrieveError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
+    for number, row in json_lines(path):
         for key in FIELDS:
             if not isinstance(row, dict) or not isinstance(row.get(key), str):
                 raise XRetrieveError(f"{path}, line {number}: {key!r} must be there and be text (it may be empty)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from xretrieve.data.scenes.meant import meant
 from xretrieve.data.scenes.options import VERSION, SceneOptions
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.utils.files import cache_root, locked, read_json
+from xretrieve.utils.texts import BrokenJsonError, json_lines
 
 
 def load(root: str | Path | None = None, split: str = "test", **options: Any) -> RetrievalDataset:
@@ -93,19 +93,18 @@ def _check(folder: Path, wanted: SceneOptions, given: dict[str, Any]) -> None:
 
 
 def _lines(path: Path, split: str) -> list[dict[str, Any]]:
-    found = []
+    found, number = [], 0
     try:
-        with open(path, encoding="utf-8") as handle:
-            for number, line in enumerate(handle, 1):  # noqa: B007  named by the error below
-                row = json.loads(line)
-                if row["split"] == split:
-                    found.append(row)
-    except FileNotFoundError as error:
-        raise XRetrieveError(f"no file {path}; delete {path.parent} and it is generated again") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        for number, row in json_lines(path):  # noqa: B007  named by the error below
+            if row["split"] == split:
+                found.append(row)
+    except (BrokenJsonError, KeyError, TypeError) as error:
+        at = error.number if isinstance(error, BrokenJsonError) else number
         raise XRetrieveError(
-            f"{path}, line {number}: not a scenes record; delete {path.parent} and it is generated again"
+            f"{path}, line {at}: not a scenes record; delete {path.parent} and it is generated again"
         ) from error
+    except XRetrieveError as error:
+        raise XRetrieveError(f"{error}; delete {path.parent} and it is generated again") from error
     return found
 
 

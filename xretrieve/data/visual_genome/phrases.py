@@ -18,6 +18,7 @@ from xretrieve.data.base import Region
 from xretrieve.data.visual_genome.places import find, places
 from xretrieve.errors import XRetrieveError
 from xretrieve.utils.files import read_json
+from xretrieve.utils.texts import BrokenJsonError, encoding_of, json_lines
 
 LINES = "vg_phrases.jsonl"
 PUBLIC = ("rg_jsons", "region_graphs.json", "region_descriptions.json")
@@ -123,17 +124,17 @@ def _from_folder(folder: Path, wanted: set[int] | None) -> Iterator[tuple[int, P
 
 
 def _from_lines(path: Path, wanted: set[int] | None) -> Iterator[tuple[int, Phrases]]:
-    with open(path, encoding="utf-8") as handle:
-        for number, line in enumerate(handle, start=1):
-            try:
-                entry = json.loads(line)
-                image = entry["image_id"]
-                if wanted is None or image in wanted:
-                    yield image, {row[0]: Region(tuple(row[1:5]), row[5]) for row in entry["regions"]}
-            except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
-                raise XRetrieveError(
-                    f"{path}: line {number} is broken; `xretrieve data prepare visual_genome --extract` writes the file"
-                ) from error
+    number = 0
+    try:
+        for number, entry in json_lines(path):  # noqa: B007  named by the error below
+            image = entry["image_id"]
+            if wanted is None or image in wanted:
+                yield image, {row[0]: Region(tuple(row[1:5]), row[5]) for row in entry["regions"]}
+    except (BrokenJsonError, KeyError, TypeError, IndexError) as error:
+        at = error.number if isinstance(error, BrokenJsonError) else number
+        raise XRetrieveError(
+            f"{path}: line {at} is broken; `xretrieve data prepare visual_genome --extract` writes the file"
+        ) from error
 
 
 def _image_id(entry: Any, where: str) -> int:
@@ -146,7 +147,9 @@ def _image_id(entry: Any, where: str) -> int:
 def json_items(path: Path) -> Iterator[Any]:
     """The objects of a JSON file that is one list, one at a time: the public files are larger than most memories."""
     decoder = json.JSONDecoder()
-    with open(path, encoding="utf-8") as handle:
+    with open(path, "rb") as handle:
+        encoding = encoding_of(handle.read(4))
+    with open(path, encoding=encoding) as handle:
         text, past = handle.read(_CHUNK), 0  # ``past``: characters before ``text``
         start = _GAP.match(text).end()  # type: ignore[union-attr]
         if text[start : start + 1] != "[":

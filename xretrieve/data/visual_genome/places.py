@@ -10,6 +10,7 @@ from pathlib import Path
 from xretrieve.data.annotations import NothingFoundError, canonical_split
 from xretrieve.errors import XRetrieveError
 from xretrieve.utils.files import data_root
+from xretrieve.utils.texts import read_text
 
 SPLITS = ("train", "val", "test")
 
@@ -67,7 +68,7 @@ def read_ids(path: Path) -> list[int]:
     """One whole number a line."""
     ids: list[int] = []
     seen: set[int] = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").split(), start=1):
+    for number, line in enumerate(read_text(path).split(), start=1):
         if not line.isdigit():
             raise XRetrieveError(f"{path}: entry {number} is {line[:40]!r}, not an image id (a whole number)")
         if int(line) in seen:

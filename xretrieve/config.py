@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -67,16 +68,17 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return [_convert(typing.get_args(hint)[0], v, f"{where}.{i}") for i, v in enumerate(value)]
     if origin is typing.Literal:
         options = typing.get_args(hint)
-        if value not in options and str(value) in options:  # YAML reads precision: 32 as a number
-            return str(value)
-        if value not in options:
-            raise XRetrieveError(f"{where}: {unknown('value', str(value), map(str, options))}")
-        return value
+        # YAML reads precision: 32 as a number
+        said = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+        named = {str(option): option for option in options}
+        if said not in named:
+            raise XRetrieveError(f"{where}: {unknown('value', said, named)}")
+        return named[said]
     if origin is dict or hint is dict:
         if not isinstance(value, dict):
             raise XRetrieveError(f"{where}: expected a mapping, got {value!r}")
         return dict(value)
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+    if hint is float and isinstance(value, str):  # a dict of another source than parse_yaml
         try:
             return float(value)
         except ValueError:
@@ -85,7 +87,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if hint in (int, float, str, bool):
         if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-            raise XRetrieveError(f"{where}: expected {hint.__name__}, got {value!r}")
+            quoted = f"; write it in quotes: '\"{value}\"'" if hint is str and isinstance(value, (int, float)) else ""
+            raise XRetrieveError(f"{where}: expected {hint.__name__}, got {value!r}{quoted}")
     return value
 
 
@@ -94,9 +97,22 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML 1.1, which takes 5e-4 for a string, and numbers with an exponent as in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def parse_yaml(text: str) -> Any:
-    """Plain values of a YAML text, read by libyaml where PyYAML has it (some ten times faster); raises YAMLError."""
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    """Plain values of a YAML text, read by libyaml where PyYAML has it (some ten times faster); raises YAMLError.
+
+    >>> parse_yaml("[5e-4, '5e-4', 32]")
+    [0.0005, '5e-4', 32]
+    """
+    return yaml.load(text, Loader=_Loader)
 
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -114,11 +130,6 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
             parsed = parse_yaml(text)
         except yaml.YAMLError as error:
             raise XRetrieveError(f"override {item!r}: the value is not YAML") from error
-        if isinstance(parsed, str):
-            try:
-                parsed = float(parsed)  # 5e-4
-            except ValueError:
-                pass
         node: Any = values
         parts = key.split(".")
         for i, part in enumerate(parts):

@@ -84,8 +84,27 @@ def test_a_wrong_key_is_named(tiny: Path, override: str, said: str) -> None:
         load_recipe(tiny, [override])
 
 
-def test_precision_may_be_written_as_a_number(tiny: Path) -> None:
-    assert load_recipe(tiny, ["stages.0.precision=32"]).stages[0].precision == "32"
+@pytest.mark.parametrize("written", ["32", '"32"', "'32'", "32.0"])
+def test_precision_may_be_written_as_a_number(tiny: Path, written: str) -> None:
+    assert load_recipe(tiny, [f"stages.0.precision={written}"]).stages[0].precision == "32"
+    assert load_recipe(tiny, {"stages.0.precision": yaml.safe_load(written)}).stages[0].precision == "32"
+    assert load_recipe(tiny).stages[0].precision == "auto"
+
+
+def test_one_stage_may_have_another_precision(tiny: Path) -> None:
+    two = [f"stages={[MINIMAL['stages'][0]] * 2}".replace("None", "null"), "stages.0.precision=32"]
+    assert [stage.precision for stage in load_recipe(tiny, two).stages] == ["32", "auto"]
+    with pytest.raises(XRetrieveError, match="unknown value '16'.*known: 32, auto, bf16, fp16"):
+        load_recipe(tiny, ["stages.0.precision=16"])
+
+
+def test_numbers_with_an_exponent_are_numbers_everywhere_and_quoted_ones_are_text(tiny: Path) -> None:
+    made = load_recipe(tiny, ["head.options.a=5e-4", "head.options.b='5e-4'", "stages.0.lr=1E-3"])
+    assert made.head is not None and (made.head.options["a"], made.head.options["b"]) == (0.0005, "5e-4")
+    tiny.write_text(tiny.read_text().replace("lr:", "# lr:") + "overrides: {}\n", encoding="utf-8")
+    assert load_recipe(tiny, ["name='2024'"]).name == "2024"
+    with pytest.raises(XRetrieveError, match="expected str, got 2024; write it in quotes: '\"2024\"'"):
+        load_recipe(tiny, ["name=2024"])
 
 
 def test_unknown_recipes_name_the_nearest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

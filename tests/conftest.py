@@ -11,6 +11,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the hub must fail at once, not hang
+os.environ.setdefault("XRETRIEVE_PRECISION", "32")  # what `auto` means: the same numbers on every machine
 
 
 @pytest.fixture(scope="session")

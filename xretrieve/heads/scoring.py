@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads.base import Head
 from xretrieve.tokens import Prepared, Tokens
+from xretrieve.utils.precision import DTYPES
 
 MEMORY = 64 * 2**20  # bytes of a block's working arrays: on a CPU smaller blocks stay near its caches
 TRAINING_BLOCK = 256 * 2**20  # the same where gradients are wanted: larger blocks, fewer sums of weight gradients
@@ -238,6 +239,12 @@ def _precision(tokens: Tokens, dtype: torch.dtype | None) -> contextlib.Abstract
     if dtype is None:
         return contextlib.nullcontext()
     return torch.autocast(tokens.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def pair_dtype(head: Head, precision: str) -> torch.dtype | None:
+    """What ``dtype`` is for a head in a resolved precision (``32``, ``bf16``, ``fp16``): None where it scores no tokens
+    pair by pair; inner products of coarse vectors are float32."""
+    return DTYPES[precision] if hasattr(head, "run") else None
 
 
 def product_dtype(device: torch.device) -> torch.dtype:

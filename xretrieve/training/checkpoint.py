@@ -42,6 +42,8 @@ class Progress:
     """time spent in this epoch before the resume point"""
     scaler: dict[str, Any] = field(default_factory=dict)
     """state of the fp16 loss scaler"""
+    precision: dict[str, str] = field(default_factory=dict)
+    """what each stage computes in, by its number: what `auto` meant where the run was started"""
     rows: list[dict[str, Any]] = field(default_factory=list)
     """the log so far"""
 

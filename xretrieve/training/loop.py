@@ -25,6 +25,7 @@ from xretrieve.training.groups import CoarseVectors
 from xretrieve.training.log import Log, Meter
 from xretrieve.training.losses import create_loss
 from xretrieve.training.optimizer import make_optimizer
+from xretrieve.training.precision import use_precision
 from xretrieve.training.recipe import PARTS, Recipe, StageConfig
 from xretrieve.training.samplers import step_seed
 from xretrieve.training.schedule import lr_factor
@@ -109,6 +110,7 @@ class Loop:
         if self.fabric.is_global_zero:
             note_skipped(self.folder, splits)
         self.work = create_work(recipe, splits, stage)
+        self.work.precision = self.at.precision[str(number)]
         wanted = {"loss": stage.loss, "coarse_loss": stage.coarse_loss}
         losses = {key: create_loss(loss.name, **loss.options) for key, loss in wanted.items() if loss is not None}
         losses |= self.work.modules(parts["head"])
@@ -128,6 +130,7 @@ class Loop:
             stage.coarse_weight,
             stage.group,
         )
+        use_precision(self.fabric, self.work.precision)
         self.raw = make_optimizer(stage, {**{p: parts[p] for p in learns}, **losses})
         self.model, self.optimizer = self.fabric.setup(trainee, self.raw)
         average = load_optimizer(self.point, self.saved, self.raw) if self.point is not None else {}

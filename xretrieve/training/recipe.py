@@ -170,8 +170,8 @@ class StageConfig:
     """largest global gradient norm, 0 for no clipping"""
     accumulate: int = 1
     """blocks whose gradients are averaged before one optimizer step; negatives come from one block"""
-    precision: Literal["32", "bf16", "fp16"] = "32"
-    """mixed precision of the step, the same in all stages; weights and losses stay float32"""
+    precision: Literal["auto", "32", "bf16", "fp16"] = "auto"
+    """of a step's products: auto is bf16 or fp16 where the device computes it natively, else 32; losses stay float32"""
     token_dropout: float = 0.0
     """share of an image's local tokens hidden per sample in training, at least one stays (VSE-infinity: 0.2)"""
     word_dropout: float = 0.0
@@ -368,8 +368,6 @@ class Recipe:
             _need(not value, key, getattr(self, key), "left out: it is for recipes with `members`")
         _need(any(not stage.skip for stage in self.stages), "stages", self.stages,
               "a list of at least one stage that is not skipped")  # fmt: skip
-        precisions = sorted({stage.precision for stage in self.stages})
-        _need(len(precisions) == 1, "precision", precisions, "the same in all stages")
         _need(not self.stages[0].freeze_coarse or self.start is not None, "stages.0.freeze_coarse", True,
               "false, or `start` given: nothing has trained the coarse vectors yet")  # fmt: skip
         for i, stage in enumerate(self.stages):

@@ -25,6 +25,7 @@ from xretrieve.training.log import read_log
 from xretrieve.training.loop import Loop
 from xretrieve.training.losses import create_loss
 from xretrieve.training.plots import plot_curves
+from xretrieve.training.precision import as_started, stage_precisions
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import Overrides, as_items, find_weights, load_recipe, save_recipe
 from xretrieve.training.skipped import skipped_warnings
@@ -130,8 +131,10 @@ def train(
 
         how = {"devices": devices, "accelerator": accelerator, "progress": progress, "on_step": on_step}
         return train_members(chosen, folder, resume=resume, overwrite=overwrite, **how)
+    if resume:
+        chosen = as_started(folder, chosen)
     preflight(chosen)
-    fabric = _fabric(chosen, devices, accelerator)
+    fabric = _fabric(devices, accelerator)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         open_folder(folder, chosen, resume, overwrite)
         if (folder / "report.json").is_file():
@@ -196,18 +199,17 @@ def _ready(recipe: Recipe, protocol: Any) -> None:
         protocol.check(len(test), test.coverage)
 
 
-def _fabric(recipe: Recipe, devices: int, accelerator: str) -> Any:
+def _fabric(devices: int, accelerator: str) -> Any:
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
-    precision = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[recipe.stages[0].precision]
     strategy: Any = "auto"
     if devices > 1 or external():
         # A head need not use every parameter in every step. Processes are spawned: a call from Python works too.
         strategy = DDPStrategy(find_unused_parameters=True, **({} if external() else {"start_method": "spawn"}))
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision at every start
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
-        return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)
+        return Fabric(accelerator=accelerator, devices=devices, strategy=strategy)
     except (ValueError, RuntimeError) as error:
         raise XRetrieveError(f"devices={devices}, accelerator={accelerator!r}: {error}") from error
 
@@ -253,6 +255,7 @@ def _process(
     """What each process does: build, restore, train."""
     point = find_point(folder)
     at = load_progress(point) if point is not None else Progress()
+    at.precision = fabric.broadcast(stage_precisions(recipe, at, fabric.device, fabric.is_global_zero))
     bar = Bar(shown if fabric.is_global_zero else False)
     torch.manual_seed(recipe.seed)
     data = (load_split(recipe.dataset, "train"), load_split(recipe.dataset, "val"))

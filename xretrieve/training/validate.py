@@ -12,7 +12,7 @@ from torch import Tensor
 from xretrieve.backbones.base import batch_to
 from xretrieve.data.base import RetrievalDataset
 from xretrieve.heads.base import Head
-from xretrieve.heads.scoring import score_matrix
+from xretrieve.heads.scoring import pair_dtype, score_matrix
 from xretrieve.tokens import Prepared, Tokens
 from xretrieve.training.feeds import Feed
 
@@ -20,12 +20,12 @@ from xretrieve.training.feeds import Feed
 @torch.no_grad()
 def score_split(
     head: Head, images: Feed, texts: Feed, dataset: RetrievalDataset, device: Any, chunk: int = 256,
-    coarse: bool = False, dtype: str = "32",
+    coarse: bool = False, precision: str = "32",
 ) -> tuple[Tensor, np.ndarray]:  # fmt: skip
     """Scores (N, C) float32 on the CPU and the owner map (C,), over the images that could be read.
 
     ``head`` and the backbones of live feeds must be in evaluation mode. ``coarse``: by the coarse vectors alone.
-    ``dtype`` (of :class:`~xretrieve.training.recipe.StageConfig`) is the precision of heads that score pair by pair.
+    ``precision`` (32, bf16 or fp16) is that of heads that score pair by pair.
     """
     place = np.full(len(dataset), -1)
     place[images.kept] = np.arange(len(images.kept))
@@ -35,8 +35,7 @@ def score_split(
     if coarse:
         scores = head.coarse_scores(queries, gallery)
     else:
-        low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(dtype) if hasattr(head, "run") else None
-        scores = score_matrix(head, queries, gallery, dtype=low)
+        scores = score_matrix(head, queries, gallery, dtype=pair_dtype(head, precision))
     return scores.float().cpu().T.contiguous(), place[dataset.owner[captions]]
 
 

@@ -30,6 +30,8 @@ class PairWork:
     """
 
     stage: StageConfig
+    precision = "32"
+    """what the stage's scores are validated in: 32, bf16 or fp16"""
 
     def __init__(self, recipe: Recipe, splits: Sequence[Split]) -> None:
         self.recipe = recipe
@@ -65,7 +67,7 @@ class PairWork:
     def validate(self, matcher: Matcher, trainee: Trainee, stage: StageConfig, device: Any) -> dict[str, float]:
         """Recalls of both directions on the validation split, and their sum ``rsum``."""
         return recalls(*score_split(matcher.head, self.val.images, self.val.texts, self.val.dataset, device,
-                                    coarse=stage.loss is None, dtype=stage.precision))  # fmt: skip
+                                    coarse=stage.loss is None, precision=self.precision))  # fmt: skip
 
 
 def live_sides(recipe: Recipe) -> list[str]:

@@ -17,6 +17,10 @@ class UnknownNameError(XRetrieveError):
     """A name that nothing has: always the caller's slip, never the state of some file."""
 
 
+class DiskError(XRetrieveError):
+    """A place that cannot be written (full, read-only, gone): never the fault of what was to be written there."""
+
+
 class QueryKindError(XRetrieveError):
     """A kind of query that a head cannot score; other heads, or its coarse vectors, may answer it."""
 

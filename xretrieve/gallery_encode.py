@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xretrieve.data.pictures import read_picture
-from xretrieve.errors import XRetrieveError
+from xretrieve.errors import DiskError, XRetrieveError
 from xretrieve.gallery_items import Item
 from xretrieve.gallery_tokens import TokenSpool, fits_float16
 from xretrieve.tokens import Tokens
@@ -87,6 +87,8 @@ def _pieces(
 ) -> Iterator[Piece]:
     try:
         vectors, tokens = encoder([item.source for item in items], [item.id for item in items], batch_size, cache)
+    except DiskError:  # of the cache: no picture's fault
+        raise
     except (XRetrieveError, OSError) as error:
         if len(items) == 1:
             failed.append(_failure(items[0], error))

@@ -38,6 +38,15 @@ def test_a_token_is_asked_for_everywhere_but_where_nothing_is_told(served):
         assert client.get("/openapi.json").json()["security"] == [{"token": []}]
 
 
+def test_head_is_answered_as_get_is_without_the_body(served):
+    with client_of(served) as client:
+        for path in ("/", "/docs", "/api/health", "/api/info", "/metrics", "/api/pictures?id=3.png", "/static/app.js",
+                     "/api/nothing", "/api/search"):  # fmt: skip
+            got, head = client.get(path), client.head(path)
+            assert head.status_code == got.status_code and head.content == b"", path
+            assert path == "/metrics" or head.headers["content-length"] == got.headers["content-length"], path
+
+
 def test_on_loopback_only_requests_for_this_machine_are_answered(served):
     with client_of(served, hosts="photos.example") as client:
         for host, status in (("localhost:8765", 200), ("127.0.0.1", 200), ("[::1]:8765", 200), ("photos.example", 200),

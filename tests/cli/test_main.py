@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib
 import os
 import subprocess
@@ -94,3 +95,20 @@ def test_a_reader_that_stops_reading_ends_it_silently(words) -> None:
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120, check=False)  # fmt: skip
     os.close(writer)
     assert done.stderr == "" and done.returncode in (1, 141)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE])
+def test_a_disk_that_cannot_is_one_sentence_and_status_2(number, monkeypatch, capsys) -> None:
+    def app(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "/some/file")
+
+    monkeypatch.setattr("xretrieve.cli.doctor.app", app)
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err == f"error: /some/file: {os.strerror(number)}\n"
+
+
+def test_an_output_that_is_full_is_one_sentence_and_status_2() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "xretrieve", "--help"], stdout=full, stderr=subprocess.PIPE,
+                              text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120, check=False)  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "error: cannot write the output: No space left on device\n")

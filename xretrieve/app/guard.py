@@ -52,6 +52,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         start, status = time.perf_counter(), 500
+        head = scope["method"] == "HEAD"  # answered as GET is, without the body
+        scope = {**scope, "method": "GET"} if head else scope
 
         async def answer(message: MutableMapping[str, Any]) -> None:
             nonlocal status
@@ -60,6 +62,8 @@ class Guard:
                 given = {name.lower() for name, _ in message["headers"]}
                 more = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
                 message["headers"] = [*message["headers"], *(pair for pair in more if pair[0] not in given)]
+            if head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -78,7 +82,7 @@ class Guard:
         self._check_name(headers.get(b"host", b"").decode("latin-1"))
         if self._settings.token and scope["path"] not in OPEN and not scope["path"].startswith("/static/"):
             self._check_token(headers.get(b"authorization", b""))
-        if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        if scope["method"] in ("GET", "OPTIONS"):
             return receive
         return await self._body(headers, receive)
 

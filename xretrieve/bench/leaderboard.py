@@ -39,7 +39,7 @@ def append(entries: Sequence[dict[str, Any]], path: Path) -> list[int]:
 
     The file is written anew and renamed, by one process at a time: it is whole at every moment.
     """
-    with locked(path.with_name(f".{path.name}.lock")):
+    with locked(path):
         there = read(path)
         numbers = []
         for entry in entries:

@@ -45,9 +45,18 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # the reader has seen enough (`xretrieve ... | head`)
-        with contextlib.suppress(OSError, ValueError):  # else Python complains when it flushes at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute()
         return 141
+    except OSError as error:  # of the standard output: everything else was said by _run
+        print(f"error: cannot write the output: {error.strerror or error}", file=sys.stderr)
+        _mute()
+        return 2
+
+
+def _mute() -> None:
+    """Write nothing more, else Python complains when it flushes at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(args: list[str]) -> int:
@@ -76,6 +85,13 @@ def _run(args: list[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
+        from xretrieve.utils.disk import disk_reason
+
+        reason = disk_reason(error)
+        if reason is not None:  # a disk that is full, read-only or gone: nobody's bug
+            where = getattr(error, "filename", None)
+            print(f"error: {f'{os.fsdecode(where)}: ' if where is not None else ''}{reason}", file=sys.stderr)
+            return 2
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the option parser's own errors
             said = error.format_message().rstrip(".")
             print(f"error: {said}; `xretrieve {args[0]} --help` says what it takes", file=sys.stderr)

@@ -14,7 +14,8 @@ import numpy as np
 from xretrieve.data.cached import CachedTokens, RowTokens
 from xretrieve.data.content import ContentKeys, text_key
 from xretrieve.data.shards import Shard, ShardWriter, find_shards
-from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.errors import DiskError, XRetrieveError, unknown
+from xretrieve.utils.disk import disk_reason
 from xretrieve.utils.files import cache_root, write_json
 
 if TYPE_CHECKING:
@@ -58,8 +59,7 @@ class FeatureCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            said = f"cannot write the feature cache at {self.root} ({error.strerror}); set XRETRIEVE_CACHE"
-            raise XRetrieveError(said) from error
+            raise self._unwritable(error) from error
         keys = self._keys(backbone, items)
         known = _index(find_shards(folder))
         wanted = {k: item for k, item in zip(keys, items, strict=True) if isinstance(k, bytes) and k not in known[1]}
@@ -69,11 +69,18 @@ class FeatureCache:
                 if isinstance(key, XRetrieveError):
                     raise key
         if wanted:
-            if not (folder / "about.json").exists():
-                write_json(folder / "about.json", {"backbone": backbone.name, "options": backbone.options})
-            broken = _fill(backbone, wanted, folder, batch_size, progress, on_error == "skip")
+            try:
+                if not (folder / "about.json").exists():
+                    write_json(folder / "about.json", {"backbone": backbone.name, "options": backbone.options})
+                broken = _fill(backbone, wanted, folder, batch_size, progress, on_error == "skip")
+            except DiskError as error:
+                raise self._unwritable(error.__cause__ or error) from error
             known = _index(find_shards(folder))
         return self._collect(keys, known, broken, [str(i) for i in ids] if ids is not None else _names(items))
+
+    def _unwritable(self, error: BaseException) -> DiskError:
+        said = f"cannot write the feature cache at {self.root}: {disk_reason(error) or error}"
+        return DiskError(f"{said}; set XRETRIEVE_CACHE to another place, or do without (xretrieve index --no-cache)")
 
     def _keys(self, backbone: Backbone, items: Sequence[Any]) -> list[bytes | XRetrieveError]:
         if backbone.modality == "text":

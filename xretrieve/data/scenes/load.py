@@ -56,7 +56,7 @@ def ensure(base: str | Path, options: SceneOptions) -> Path:
     folder = Path(base) / f"scenes-{options.key}"
     if not (folder / "meta.json").is_file():
         try:
-            with locked(folder.parent / f".{folder.name}.lock"):
+            with locked(folder):
                 if not (folder / "meta.json").is_file():  # else another process was quicker
                     generate(folder, options, _on_terminal if sys.stderr.isatty() else None)
         except OSError as error:

@@ -108,7 +108,9 @@ def test_a_disk_that_cannot_is_one_sentence_and_status_2(number, monkeypatch, ca
 
 
 def test_an_output_that_is_full_is_one_sentence_and_status_2() -> None:
+    words, where = [sys.executable, "-m", "xretrieve", "--help"], {**os.environ, "PYTHONPATH": str(ROOT)}
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-m", "xretrieve", "--help"], stdout=full, stderr=subprocess.PIPE,
-                              text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120, check=False)  # fmt: skip
+        done = subprocess.run(
+            words, stdout=full, stderr=subprocess.PIPE, text=True, env=where, timeout=120, check=False
+        )
     assert (done.returncode, done.stderr) == (2, "error: cannot write the output: No space left on device\n")

@@ -49,7 +49,7 @@ class Loop:
         cache: of the frozen backbones' tokens.
         point: resume point, None to start.
         progress: what the resume point says.
-        bar: anything with ``start(text, total, done)`` and ``advance(text)``.
+        bar: a :class:`~xretrieve.training.bar.Bar`.
         on_step: called with the number of optimizer steps done, after each; what it raises stops the run like a kill.
     """
 
@@ -259,6 +259,7 @@ class Loop:
         self.at.rows = [*self.at.rows, row]
         if self.log is not None:
             self.log.add(row)
+            self.bar.epoch(self.at.rows, self.recipe.stages, self.at.stage)
         stop = bool(stage.patience) and self.at.waited >= stage.patience
         self.at.epoch, self.at.step, self.at.seconds = (stage.epochs if stop else epoch + 1), 0, 0.0
         self._save()

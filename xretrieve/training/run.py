@@ -17,7 +17,7 @@ from xretrieve.data.cache import FeatureCache
 from xretrieve.data.turns import spoken
 from xretrieve.errors import XRetrieveError
 from xretrieve.matcher import Matcher
-from xretrieve.training.bar import Bar
+from xretrieve.training.bar import Bar, Shown
 from xretrieve.training.build import build_matcher, head_options, load_split, test_split
 from xretrieve.training.checkpoint import Progress, clean, find_point, load_progress
 from xretrieve.training.composed_recipe import check_composed, stage_notes
@@ -101,7 +101,7 @@ def train(
     overwrite: bool = False,
     devices: int = 1,
     accelerator: str = "auto",
-    progress: bool | None = None,
+    progress: Shown = None,
     overrides: Overrides = None,
     on_step: Callable[[int], None] | None = None,
     **keys: Any,
@@ -116,7 +116,8 @@ def train(
         devices: processes; the batch is split over them and the negatives are those of the whole batch. In a script,
             more than one needs ``if __name__ == "__main__":`` around the call. Under torchrun its processes are used.
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        progress: show a bar on stderr; None: on a terminal only.
+        progress: True for a bar on stderr, "lines" for a line there after each epoch with the time left, False for
+            neither; None: the bar on a terminal, else the lines.
         overrides: single keys, ``{"stages.0.lr": 1e-3}`` or ``["stages.0.lr=1e-3"]``.
         on_step: called with the number of optimizer steps done, after each; an exception of it stops the run.
         keys: top-level keys of the recipe, for example ``seed=1``.
@@ -249,14 +250,12 @@ def _holds_steps(folder: Path) -> bool:
     return started or any(_holds_steps(member) for member in folder.glob("members/*"))
 
 
-def _process(
-    fabric: Any, recipe: Recipe, folder: Path, shown: bool | None, on_step: Callable[[int], None] | None
-) -> None:
+def _process(fabric: Any, recipe: Recipe, folder: Path, shown: Shown, on_step: Callable[[int], None] | None) -> None:
     """What each process does: build, restore, train."""
     point = find_point(folder)
     at = load_progress(point) if point is not None else Progress()
     at.precision = fabric.broadcast(stage_precisions(recipe, at, fabric.device, fabric.is_global_zero))
-    bar = Bar(shown if fabric.is_global_zero else False)
+    bar = Bar(shown if fabric.is_global_zero else False, recipe.name)
     torch.manual_seed(recipe.seed)
     data = (load_split(recipe.dataset, "train"), load_split(recipe.dataset, "val"))
     if recipe.task == "multi_query":  # its captions are the turns; vocabularies come from training text alone

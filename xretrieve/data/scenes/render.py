@@ -82,8 +82,28 @@ def _marks(texture: str, x: np.ndarray, y: np.ndarray, period: float) -> np.ndar
     return u * u + v * v <= period * period * 0.095
 
 
+def _shrunk(inside: np.ndarray, by: int) -> np.ndarray:
+    """What is inside with all its neighbours up to ``by`` points away, left, right, above and below."""
+    core = np.zeros_like(inside)
+    here = slice(by, -by)
+    core[here, here] = inside[here, here]
+    core[here, here] &= inside[: -2 * by, here]
+    core[here, here] &= inside[2 * by :, here]
+    core[here, here] &= inside[here, : -2 * by]
+    core[here, here] &= inside[here, 2 * by :]
+    return core
+
+
+def _per_pixel(points: np.ndarray) -> np.ndarray:
+    """How many of a pixel's points are set: bool (h * FINE, w * FINE) to whole numbers (h, w) of float32."""
+    count = points.view(np.uint8)
+    rows = sum(count[i::FINE] for i in range(FINE))
+    return sum(rows[:, i::FINE] for i in range(FINE)).astype(np.float32)  # type: ignore[union-attr]
+
+
 def _patch(thing: Thing, draw: Draw, size: int) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """Coverage (h, w, 3 tones) in sub-pixels, the tones (3, 3) RGB, left and top pixel."""
+    """Coverage (h, w, T) in sub-pixels, the T tones (T, 3) RGB, left and top pixel; whole numbers in float32, which
+    multiplies matrices faster and holds them exactly."""
     radius = RADIUS[thing.size] * size * draw.between(0.95, 1.05)
     loose = max(0.0, size / 6 - radius) * 0.6 if not thing.front else 0.0
     cx = (thing.col + 0.5) * size / 3 + draw.between(-loose, loose)
@@ -96,15 +116,13 @@ def _patch(thing: Thing, draw: Draw, size: int) -> tuple[np.ndarray, np.ndarray,
     cos, sin = math.cos(angle), math.sin(angle)
     x, y = px * cos + py * sin, py * cos - px * sin
     inside = _inside(thing.shape, x / radius, y / radius)
-    core = inside.copy()
-    for axis_, step in ((0, 2), (0, -2), (1, 2), (1, -2)):
-        core &= np.roll(inside, step, axis_)
-    tones = [inside & ~core, core, np.zeros_like(core)]
+    core = _shrunk(inside, 2)
+    tones = [inside ^ core, core]
     if thing.texture != "plain":
         shift, period = draw.between(0, 5), max(size * 0.046, radius * 0.4)
         marked = core & _marks(thing.texture, x + shift, y + shift * 0.6, period)
-        tones[1:] = [core & ~marked, marked]
-    coverage = np.stack(tones, -1).reshape(side, FINE, side, FINE, 3).sum((1, 3), dtype=np.int32)
+        tones[1:] = [core ^ marked, marked]
+    coverage = np.stack([_per_pixel(tone) for tone in tones], -1)
     colour = np.clip(np.array(COLOURS[thing.colour][0]) + [draw.below(19) - 9 for _ in range(3)], 0, 255)
     if thing.colour in LIGHT:
         edge, mark = colour * 45 // 100, colour * 62 // 100
@@ -112,7 +130,7 @@ def _patch(thing: Thing, draw: Draw, size: int) -> tuple[np.ndarray, np.ndarray,
         edge, mark = colour * 55 // 100, (colour * 35 + 255 * 65) // 100
     if thing.colour == "black":
         edge = np.array([120, 120, 124])
-    return coverage, np.stack([edge, colour, mark]).astype(np.int32), left, top
+    return coverage, np.stack([edge, colour, mark])[: len(tones)].astype(np.float32), left, top
 
 
 @lru_cache(maxsize=4)
@@ -145,9 +163,10 @@ def render(scene: Scene, seed: str, size: int) -> tuple[np.ndarray, list[Box]]:
         coverage = coverage[y0 - top : y1 - top, x0 - left : x1 - left]
         under = picture[y0:y1, x0:x1]
         full = FINE * FINE
-        rest = full - coverage.sum(-1, keepdims=True)
-        picture[y0:y1, x0:x1] = (under * rest + coverage @ tones + full // 2) // full
-        ys, xs = np.nonzero(coverage.sum(-1) > full // 2)
+        covered = coverage.sum(-1).astype(np.int32)
+        mixed = (coverage @ tones).astype(np.int32)
+        picture[y0:y1, x0:x1] = (under * (full - covered)[..., None] + mixed + full // 2) // full
+        ys, xs = np.nonzero(covered > full // 2)
         width, height = np.ptp(xs) + 1, np.ptp(ys) + 1
         boxes.append((int(x0 + xs.min()), int(y0 + ys.min()), int(width), int(height)))
     number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")

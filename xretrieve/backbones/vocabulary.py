@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
+from xretrieve.backbones.word_tokens import words_of
 from xretrieve.errors import XRetrieveError
 from xretrieve.utils.files import read_json, write_json
 
@@ -15,15 +15,9 @@ PAD, START, END, UNKNOWN = 0, 1, 2, 3
 _SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
 
 
-@lru_cache(maxsize=1)
-def _tokenizer() -> Any:
-    from nltk.tokenize import NLTKWordTokenizer
-
-    return NLTKWordTokenizer()
-
-
 def tokenize(text: str) -> list[str]:
-    """nltk's word tokens of the lower-cased line, as ``word_tokenize(preserve_line=True)`` gives them.
+    """Word tokens of the lower-cased line (:mod:`xretrieve.backbones.word_tokens`), those that nltk's
+    ``word_tokenize(preserve_line=True)`` gives.
 
     The sentence splitter of plain ``word_tokenize`` needs a separate download; it differs only inside captions of two
     sentences.
@@ -36,7 +30,7 @@ def tokenize(text: str) -> list[str]:
 
 @lru_cache(maxsize=1 << 16)  # epochs ask for the same captions again: tokenizing took a seventh of a step on features
 def _tokens(text: str) -> tuple[str, ...]:
-    return tuple(_tokenizer().tokenize(text))
+    return tuple(words_of(text))
 
 
 class Vocabulary:

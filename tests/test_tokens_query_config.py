@@ -8,11 +8,13 @@ from typing import Literal
 import PIL.Image
 import pytest
 import torch
+import yaml
 
 import xretrieve as xr
-from xretrieve.config import apply_overrides, from_dict, to_dict
+from xretrieve.config import apply_overrides, from_dict, parse_yaml, to_dict
 from xretrieve.errors import XRetrieveError
 from xretrieve.tokens import Tokens
+from xretrieve.training.recipes import read_recipe
 from xretrieve.utils.files import atomic_folder, atomic_path, read_json
 
 
@@ -49,6 +51,10 @@ def test_nan_features_name_the_item_but_nan_padding_is_allowed():
         (lambda: xr.Image("nowhere.jpg"), "no picture at nowhere.jpg"),
         (lambda: xr.ImageText(PIL.Image.new("RGB", (2, 2)), " "), "the text is empty"),
         (lambda: xr.Text(3), "expected a string, got int"),
+        (lambda: xr.Text("caf\udce9"), r"not valid text \('caf.udce9'\); write it in UTF-8"),
+        (lambda: xr.Text("a dog " * 2000), "has 12,000 characters; at most 10,000"),
+        (lambda: xr.Image("a very long text " * 30), "no picture at a very long"),
+        (lambda: xr.Image("a\0b"), "no picture at"),
     ],
 )
 def test_bad_queries_say_what_is_wrong(make, says):
@@ -142,3 +148,54 @@ def test_broken_json_names_file_line_and_column(tmp_path):
     (tmp_path / "x.json").write_text('{"a": 1,\n "b" 2}')
     with pytest.raises(XRetrieveError, match=r"x.json: not valid JSON, line 2 column"):
         read_json(tmp_path / "x.json")
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{b}: &{b} [{','.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (BOMB, r"its aliases \(\*\) make more than 100,000 values"),
+        ("a: &a [*a]", "holds itself"),
+        ("a: " + "[" * 500 + "]" * 500, "nested too deeply"),
+        ("a: " + "[" * 5000, "nesting|nested"),
+        ("a: 2020-13-45", "month must be"),
+        ("a: " + "9" * 5000, "not what it looks like"),
+        ("a: 0x" + "f" * 9000, "beyond 64 bits"),
+        ("a: !!int ''", "not what it looks like"),
+        ("a: !!timestamp x", "not what it looks like"),
+        ("a: caf\udce9", "what is no text"),
+    ],
+)
+def test_yaml_that_nothing_can_use_is_one_short_sentence(text, says, tmp_path):
+    with pytest.raises(yaml.YAMLError, match=says):
+        parse_yaml(text)
+    for read in (
+        lambda: apply_overrides({}, ["a=" + text.removeprefix("a: ")]),
+        lambda: read_recipe(tmp_path / "x.yaml"),
+    ):
+        (tmp_path / "x.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
+        with pytest.raises(XRetrieveError) as caught:
+            read()
+        assert len(str(caught.value)) <= 1000
+
+
+def test_wrong_places_in_lists_are_said_whatever_the_digits():
+    for place in ("²", "٣٣", "1" * 30, "-1", "1.5", ""):
+        with pytest.raises(XRetrieveError, match="numbered from 0|no key"):
+            apply_overrides({"stages": [{"lr": 1.0}]}, [f"stages.{place}.lr=2"])
+
+
+def test_messages_have_a_sensible_length():
+    value = [["x" * 10_000] * 1000] * 1000
+    for make in (lambda: from_dict(Inner, value), lambda: from_dict(Inner, {"name": value}),
+                 lambda: from_dict(Inner, {"k" * 10**6: 1})):  # fmt: skip
+        with pytest.raises(XRetrieveError) as caught:
+            make()
+        assert 20 < len(str(caught.value)) < 600
+    error = XRetrieveError("begin " + "x" * 10**6 + " end")
+    assert len(str(error)) <= 1000 and str(error).startswith("begin x") and str(error).endswith("x end")
+    assert "999,0" in str(error) and str(XRetrieveError("short")) == "short"

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 import yaml
 
-from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.errors import XRetrieveError, first_line, shown, unknown
 
 T = TypeVar("T")
+MOST_VALUES = 100_000  # of a recipe; the longest here has some hundred
 
 
 def from_dict(cls: type[T], values: Any, where: str = "") -> T:
@@ -26,7 +27,7 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
         where: what the messages call this place, for example ``recipe.yaml``.
     """
     if not isinstance(values, dict):
-        raise XRetrieveError(f"{where or cls.__name__}: expected a mapping of keys, got {values!r}")
+        raise XRetrieveError(f"{where or cls.__name__}: expected a mapping of keys, got {shown(values)}")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     for key in values:
@@ -64,7 +65,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value if isinstance(value, hint) else from_dict(hint, value, where)  # type: ignore[arg-type]
     if origin is list:
         if not isinstance(value, (list, tuple)):
-            raise XRetrieveError(f"{where}: expected a list, got {value!r}")
+            raise XRetrieveError(f"{where}: expected a list, got {shown(value)}")
         return [_convert(typing.get_args(hint)[0], v, f"{where}.{i}") for i, v in enumerate(value)]
     if origin is typing.Literal:
         options = typing.get_args(hint)
@@ -76,7 +77,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return named[said]
     if origin is dict or hint is dict:
         if not isinstance(value, dict):
-            raise XRetrieveError(f"{where}: expected a mapping, got {value!r}")
+            raise XRetrieveError(f"{where}: expected a mapping, got {shown(value)}")
         return dict(value)
     if hint is float and isinstance(value, str):  # a dict of another source than parse_yaml
         try:
@@ -84,11 +85,14 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         except ValueError:
             pass
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise XRetrieveError(f"{where}: {shown(value)} is too large") from error
     if hint in (int, float, str, bool):
         if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
             quoted = f"; write it in quotes: '\"{value}\"'" if hint is str and isinstance(value, (int, float)) else ""
-            raise XRetrieveError(f"{where}: expected {hint.__name__}, got {value!r}{quoted}")
+            raise XRetrieveError(f"{where}: expected {hint.__name__}, got {shown(value)}{quoted}")
     return value
 
 
@@ -107,12 +111,42 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str) -> Any:
-    """Plain values of a YAML text, read by libyaml where PyYAML has it (some ten times faster); raises YAMLError.
+    """Plain values of a YAML text, read by libyaml where PyYAML has it (some ten times faster).
+
+    Raises:
+        YAMLError: no YAML, or values that nothing here can use: more than :data:`MOST_VALUES` of them once aliases are
+            written out, numbers beyond 64 bits, text that is none.
 
     >>> parse_yaml("[5e-4, '5e-4', 32]")
     [0.0005, '5e-4', 32]
     """
-    return yaml.load(text, Loader=_Loader)
+    try:
+        text.encode()
+        values = yaml.load(text, Loader=_Loader)
+    except UnicodeEncodeError as error:
+        raise yaml.YAMLError("it holds what is no text") from error
+    except (ValueError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise yaml.YAMLError(f"a value that is not what it looks like: {first_line(error)}") from error
+    _count(values, {}, ())
+    return values
+
+
+def _count(value: Any, sizes: dict[int, int], inside: tuple[int, ...]) -> int:
+    """How many values there are with every alias written out; each is looked at once."""
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise yaml.YAMLError("a number beyond 64 bits; put quotes around what is a name")
+    if isinstance(value, str):
+        value.encode()
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in sizes:
+        if id(value) in inside or len(inside) > 100:
+            raise yaml.YAMLError("a value that holds itself, or nested too deeply")
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        sizes[id(value)] = 1 + sum(_count(part, sizes, (*inside, id(value))) for part in parts)
+    if sizes[id(value)] > MOST_VALUES:
+        raise yaml.YAMLError(f"its aliases (*) make more than {MOST_VALUES:,} values of it; write out what is meant")
+    return sizes[id(value)]
 
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -125,19 +159,20 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
     for item in overrides:
         key, eq, text = item.partition("=")
         if not eq or not key:
-            raise XRetrieveError(f"override {item!r}: write key=value, for example stages.0.lr=0.001")
+            raise XRetrieveError(f"override {shown(item)}: write key=value, for example stages.0.lr=0.001")
         try:
             parsed = parse_yaml(text)
         except yaml.YAMLError as error:
-            raise XRetrieveError(f"override {item!r}: the value is not YAML") from error
+            said = f" ({first_line(error)})" if type(error) is yaml.YAMLError else ""
+            raise XRetrieveError(f"override {shown(item)}: the value is not YAML{said}") from error
         node: Any = values
         parts = key.split(".")
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
             if isinstance(node, list):
-                if not part.isdigit() or int(part) >= len(node):
+                if not (part.isascii() and part.isdigit()) or len(part) > 9 or int(part) >= len(node):
                     raise XRetrieveError(
-                        f"override {item!r}: {'.'.join(parts[:i])} has {len(node)} entries, numbered from 0"
+                        f"override {shown(item)}: {'.'.join(parts[:i])} has {len(node)} entries, numbered from 0"
                     )
                 index: Any = int(part)
             elif isinstance(node, dict):
@@ -146,7 +181,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
                     node[part] = {}
             else:
                 raise XRetrieveError(
-                    f"override {item!r}: {'.'.join(parts[:i])} is a single value, it has no key {part!r}"
+                    f"override {shown(item)}: {'.'.join(parts[:i])} is a single value, it has no key {part!r}"
                 )
             if last:
                 node[index] = parsed
@@ -166,5 +201,5 @@ def first_difference(before: Any, now: Any, key: str = "") -> str:
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         pairs = [(f"{key}.{i}", a, b) for i, (a, b) in enumerate(zip(before, now, strict=True))]
     else:
-        return "" if before == now else f"{key} ({before!r}, now {now!r})"
+        return "" if before == now else f"{key} ({shown(before)}, now {shown(now)})"
     return next((found for k, a, b in pairs if (found := first_difference(a, b, k))), "")

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xretrieve.errors import UnknownNameError, XRetrieveError
-from xretrieve.gallery_asked import Ask, Asked
+from xretrieve.gallery_asked import Ask, Asked, cut_notes
 from xretrieve.gallery_build import write_gallery
 from xretrieve.gallery_encode import Encoder, encode_items
 from xretrieve.gallery_explain import explain_hit
-from xretrieve.gallery_filter import MetadataFilter
+from xretrieve.gallery_filter import MetadataFilter, same_name
 from xretrieve.gallery_index import GalleryIndex
-from xretrieve.gallery_items import Item, Plan, make_plan
+from xretrieve.gallery_items import Item, Plan, give_metadata, make_plan
 from xretrieve.gallery_matchers import Matchers
 from xretrieve.gallery_search import Found, Stages, check_k
 from xretrieve.gallery_store import Store
-from xretrieve.query import Image, ImageText, Query, checked_query
+from xretrieve.query import Image, ImageText, Query, checked_query, texts_of
 from xretrieve.ranking import Hit, Ranking
 from xretrieve.utils.files import content_hash
 
@@ -150,14 +150,20 @@ class Gallery:
         return id_ in self._store.rows
 
     def add(
-        self, source: Any, batch_size: int = 64, cache: FeatureCache | None = None, progress: bool = False
-    ) -> Changes:
+        self, source: Any, batch_size: int = 64, cache: FeatureCache | None = None, progress: bool = False,
+        metadata: Sequence[dict[str, Any]] | None = None,
+    ) -> Changes:  # fmt: skip
         """Add a folder, files or a dataset, as in :meth:`build`; on disk when it returns.
 
         Only pictures that are new or whose file changed are encoded. A picture that is there already, in another place,
         is noted as a copy.
+
+        metadata: of a list of files, what is known of each, a dict of plain values for filters (``where``); of pictures
+            that are there already it is added to what is known.
         """
         plan: Plan = make_plan(source, self._items())
+        if metadata is not None:
+            give_metadata(plan, source, metadata, self._items())
         spool = self._store.spool()
         items: list[Item] = []
         failed: list[dict[str, str]] = []
@@ -260,6 +266,7 @@ class Gallery:
         found = Stages(self._store, self._index, self._matchers).find(
             query, ask.k, allowed, ask.rerank, asked, ask.blend
         )
+        notes += cut_notes(self.matcher, texts_of(query))
         many = len(self) if allowed is None else len(allowed)
         if not many:
             notes.append(f"nothing in the gallery matches where={ask.where}")
@@ -290,7 +297,7 @@ class Gallery:
 
     def _ranking(self, found: Found, query: Query, k: int, many: int, notes: list[str], whole: bool = True) -> Ranking:
         """What was found of ``many`` pictures, as a ranking; ``whole`` as in :func:`explain_hit`."""
-        if 0 < many < k:
+        if 0 < many < k and len(found.rows) == many:
             notes = [*notes, f"all {many} shown: fewer than the {k} asked for"]
         notes = [*notes, found.note] if found.note else notes
         hits = [
@@ -336,6 +343,8 @@ class Gallery:
         return item
 
     def _row(self, id_: str) -> int:
+        if id_ not in self._store.rows and (same := same_name(str(id_), self._store.rows)) is not None:
+            return self._store.rows[same]
         if id_ not in self._store.rows:
             near = get_close_matches(str(id_), itertools.islice(self._store.rows, 20_000), n=1)
             raise UnknownNameError(

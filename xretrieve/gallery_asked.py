@@ -26,6 +26,17 @@ class Ask:
     blend: float | str | None = None
 
 
+def cut_notes(matcher: Any, texts: Sequence[str]) -> list[str]:
+    """What to say of texts that are longer than the model reads; nothing where all of them are read."""
+    read = getattr(getattr(matcher, "text", None), "cut", None)
+    long = [counts for counts in read(list(texts)) if counts[1] > counts[0]] if read is not None and texts else []
+    if not long:
+        return []
+    most, has = max(long, key=lambda counts: counts[1])
+    which = "the text has" if len(texts) == 1 else f"{len(long)} of the texts are too long, one has"
+    return [f"{which} {has} tokens and the model reads {most}: the rest was cut; say it shorter, or as several texts"]
+
+
 class Asked:
     """What a matcher makes of some queries, made at the first need and for all of them.
 

@@ -19,6 +19,7 @@ from xretrieve.gallery_store import MANIFEST, Store
 from xretrieve.gallery_tokens import TokenSpool, token_dtype
 from xretrieve.index import create_index
 from xretrieve.utils.files import atomic_folder
+from xretrieve.utils.paths import is_file, is_folder, is_there
 
 if TYPE_CHECKING:
     from xretrieve.data.cache import FeatureCache
@@ -30,20 +31,20 @@ CAPTIONS = 200  # of a dataset, to measure an approximate index with
 def check_out(out: str | Path, overwrite: bool = False) -> None:
     """Raise unless a gallery may be written at ``out``: never over something else, over a gallery only if told to."""
     out = Path(out)
-    if out.exists() and not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+    if is_there(out) and not is_file(out / MANIFEST) and (not is_folder(out) or any(out.iterdir())):
         raise XRetrieveError(f"{out} exists and is not a gallery; choose another name")
-    if (out / MANIFEST).is_file() and not overwrite:
+    if is_file(out / MANIFEST) and not overwrite:
         raise XRetrieveError(
             f"{out} exists; add to it (--add, Gallery.open(...).add) or replace it (--overwrite, overwrite=True)"
         )
     above = _nearest(out)
-    if not above.is_dir() or not os.access(above, os.W_OK):  # said before an hour of encoding, not after it
+    if not is_folder(above) or not os.access(above, os.W_OK):  # said before an hour of encoding, not after it
         raise XRetrieveError(f"{out} cannot be made: {above} is not a folder that you may write to; give another --out")
 
 
 def _nearest(out: str | Path) -> Path:
     """The folder above ``out`` that exists."""
-    return next(folder for folder in Path(out).absolute().parents if folder.exists())
+    return next(folder for folder in Path(out).absolute().parents if is_there(folder))
 
 
 def write_gallery(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,13 +51,21 @@ class MetadataFilter:
                         table.setdefault(_plain(member), []).append(row)
             if not table:
                 known = {name for item in self._items if item is not None for name in item.metadata}
+                if (same := same_name(str(key), known - {key})) is not None:
+                    return self._table(same)
                 raise unknown("metadata key", str(key), known)
             self._tables[key] = table
         return self._tables[key]
 
 
+def same_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is this one however it is coded (macOS takes letters and their accents apart)."""
+    wanted = unicodedata.normalize("NFC", name)
+    return next((other for other in known if unicodedata.normalize("NFC", other) == wanted), None)
+
+
 def _plain(value: Any) -> Any:
-    """A key for a dict; true and 1 stay apart, 1 and 1.0 do not."""
+    """A key for a dict; true and 1 stay apart, 1 and 1.0 do not; "é" is one text however it is coded."""
     if isinstance(value, bool) or isinstance(value, (list, dict, tuple)):
-        return json.dumps(value, sort_keys=True), type(value).__name__
-    return value
+        return unicodedata.normalize("NFC", json.dumps(value, sort_keys=True, ensure_ascii=False)), type(value).__name__
+    return unicodedata.normalize("NFC", value) if isinstance(value, str) else value

@@ -10,6 +10,7 @@ import numpy as np
 from xretrieve.gallery_store import Store
 from xretrieve.index import FlatIndex, Index, create_index, load_index, recall_against_flat
 
+EXACT = ("flat", "faiss-flat")  # indexes that approximate nothing
 RECALL_K = 10
 RECALL_QUERIES = 256
 MIN_TRAIN = 256  # vectors that ivfpq needs
@@ -38,8 +39,20 @@ class GalleryIndex:
         return {key: self._store.info["index"][key] for key in ("name", "options")}
 
     def search(self, vectors: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (Q, k) and rows (Q, k) of the best ``k`` per query (Q, D)."""
-        return self._ready().search(vectors, k, allowed)
+        """Scores (Q, k) and rows (Q, k) of the best ``k`` per query (Q, D).
+
+        An approximate index that finds fewer than there are is not believed: all vectors are compared then.
+        """
+        index, store = self._ready(), self._store
+        scores, rows = index.search(vectors, k, allowed)
+        there = len(store) if allowed is None else len(allowed)
+        if index.name in EXACT or bool((rows[:, : min(k, there)] >= 0).all()):
+            return scores, rows
+        flat, start = FlatIndex(index.dim), 0
+        for part in store.parts:
+            flat.add(np.arange(start, start + len(part)), part)
+            start += len(part)
+        return flat.search(vectors, k, store.live() if allowed is None else allowed)
 
     def update(self) -> None:
         """Follow the store after a change; an index file that has fallen behind is written anew."""

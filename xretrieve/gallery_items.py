@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -10,8 +11,9 @@ from typing import Any
 
 from xretrieve.data.base import FeatureRow, RetrievalDataset
 from xretrieve.data.folder import find_pictures
-from xretrieve.errors import XRetrieveError
+from xretrieve.errors import XRetrieveError, shown
 from xretrieve.utils.files import content_hash
+from xretrieve.utils.paths import expand, is_file, is_folder, is_there
 
 
 @dataclass
@@ -66,19 +68,19 @@ def _named_files(source: Any, known: Sequence[Item]) -> list[tuple[str, Path]]:
 
     Inside a folder that was indexed before, ids stay relative to that one.
     """
-    if isinstance(source, (str, Path)) and Path(source).is_file():
+    if isinstance(source, (str, Path)) and is_file(Path(source)):
         source = [source]
     if isinstance(source, (str, Path)):
-        root = Path(os.path.abspath(Path(source).expanduser()))
+        root = Path(os.path.abspath(expand(source)))
         paths = find_pictures(root)
     else:
         if not source:
             raise XRetrieveError("nothing to index: the list of pictures is empty")
         paths = [Path(os.path.abspath(path)) for path in source]
         for path in paths:
-            if not path.is_file():
+            if not is_file(path):
                 raise XRetrieveError(
-                    f"no picture at {path}" + ("; give one folder, or a list of files" if path.is_dir() else "")
+                    f"no picture at {path}" + ("; give one folder, or a list of files" if is_folder(path) else "")
                 )
         root = Path(os.path.commonpath([path.parent for path in paths]))
     roots = {item.path.removesuffix("/" + item.id) for item in known if item.path.endswith("/" + item.id)}
@@ -87,6 +89,32 @@ def _named_files(source: Any, known: Sequence[Item]) -> list[tuple[str, Path]]:
         base = next((parent for parent in path.parents if str(parent) in roots), root)
         named.append((path.relative_to(base).as_posix(), path))
     return named
+
+
+def give_metadata(plan: Plan, source: Any, metadata: Sequence[dict[str, Any]], known: Sequence[Item]) -> None:
+    """Add what the caller knows of each file of a list to its item, those of the plan and those that are there."""
+    if isinstance(source, (str, Path, RetrievalDataset)) or len(metadata) != len(source):
+        count = f"{len(metadata)} entries" if not isinstance(source, (str, Path, RetrievalDataset)) else "no list"
+        raise XRetrieveError(f"metadata needs a list of files and a dict for each; got {count} for {shown(source)}")
+    items = {path: item for item in known for path in item.metadata.get("paths") or [item.path]}
+    items |= {path: item for item in plan.updated.values() for path in item.metadata.get("paths") or [item.path]}
+    items |= {path: item for item in plan.new for path in item.metadata.get("paths") or [item.path]}
+    new = {item.id for item in plan.new}
+    for place, (path, values) in enumerate(zip(source, metadata, strict=True)):
+        try:
+            json.dumps(values, allow_nan=False)
+            fits = isinstance(values, dict) and all(isinstance(key, str) for key in values) and "paths" not in values
+        except (TypeError, ValueError, RecursionError):
+            fits = False
+        if not fits:
+            raise XRetrieveError(f"metadata of picture {place} ({path}): expected a dict of names and plain values "
+                                 f"(not 'paths', that is ours), got {shown(values)}")  # fmt: skip
+        item = items.get(os.path.abspath(path))
+        if item is not None and item.id in new:
+            item.metadata = item.metadata | values
+        elif item is not None and item.metadata | values != item.metadata:
+            item = plan.updated.get(item.id, item)
+            plan.updated[item.id] = replace(item, metadata=item.metadata | values)
 
 
 def _plan_files(files: list[tuple[str, Path]], known: Sequence[Item]) -> Plan:
@@ -148,7 +176,7 @@ def _add_copy(plan: Plan, item: Item, path: Path, stat: os.stat_result) -> None:
     paths = item.metadata.get("paths") or [item.path]
     if str(path) in paths:
         plan.unchanged += 1
-    elif item.source is None and not Path(item.path).exists():
+    elif item.source is None and not is_there(Path(item.path)):
         plan.unchanged += 1
         plan.updated[item.id] = replace(item, path=str(path), size=stat.st_size, mtime=stat.st_mtime_ns)
     else:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery_store import Store
+from xretrieve.utils.paths import is_there
 
 if TYPE_CHECKING:
     from xretrieve.matcher import Matcher
@@ -116,7 +117,7 @@ def identity(matcher: Matcher) -> dict[str, Any]:
         json.dumps(options)
     except TypeError:  # made with Python objects: only the caller can make it again
         source, options = "", {}
-    place = str(Path(source).resolve()) if source and Path(source).exists() else source
+    place = str(Path(source).resolve()) if source and is_there(Path(source)) else source
     about = {"name": matcher.name, "fingerprint": matcher.fingerprint(), "source": place, "source_options": options}
     image = getattr(matcher, "image", None)  # an ensemble has several
     if image is not None:

@@ -19,7 +19,7 @@ from xretrieve.gallery_asked import Asked
 from xretrieve.gallery_blend import Tuned, share_of
 from xretrieve.gallery_encode import to_numpy
 from xretrieve.gallery_images import StoredImages
-from xretrieve.gallery_index import GalleryIndex
+from xretrieve.gallery_index import EXACT, GalleryIndex
 from xretrieve.gallery_matchers import Matchers
 from xretrieve.gallery_store import Store
 from xretrieve.heads.scoring import score_matrix, score_pairs
@@ -31,7 +31,6 @@ RERANKED = 100  # candidates that are scored exactly, unless a search says other
 READ = 16 * 2**20  # bytes of tokens (as float32) that are read from the disk at once; more costs more memory and time
 ALL, AUTO = "all", "auto"
 WEAK = "nothing fits well: 99 of 100 validation queries find a better score; try other words"
-EXACT = ("flat", "faiss-flat")  # indexes that approximate nothing
 
 Rerank = int | str | None
 

@@ -31,6 +31,7 @@ from xretrieve.gallery_items import Item
 from xretrieve.gallery_tokens import TokenPart, TokenSpool, join
 from xretrieve.tokens import Prepared
 from xretrieve.utils.files import atomic_folder, read_json, recover_folder, write_json
+from xretrieve.utils.paths import is_file, is_there
 from xretrieve.utils.texts import encode, json_lines, to_json_lines
 
 FORMAT = 1
@@ -91,7 +92,7 @@ class Store:
         """Read a gallery; a folder that is not one, a newer format or a damaged part is an error that says so."""
         folder = Path(folder)
         recover_folder(folder)
-        if not (folder / MANIFEST).is_file():
+        if not is_file(folder / MANIFEST):
             raise XRetrieveError(f"{folder} is not a gallery {_instead(folder)}")
         info = read_json(folder / MANIFEST)
         if not isinstance(info, dict) or info.get("format") != FORMAT:
@@ -277,7 +278,7 @@ class Store:
 
     def _commit(self, info: dict[str, Any]) -> None:
         path = self.folder / MANIFEST
-        if path.exists() and read_json(path).get("revision") != self.info["revision"]:
+        if is_there(path) and read_json(path).get("revision") != self.info["revision"]:
             raise XRetrieveError(
                 f"{self.folder} was changed by another program meanwhile; open it again and repeat this step"
             )
@@ -288,10 +289,10 @@ class Store:
 
 def _instead(folder: Path) -> str:
     """Why ``folder`` is no gallery, and what to type: never a command that writes one over somebody's pictures."""
-    if not folder.exists():
+    if not is_there(folder):
         return f"(there is no such folder); make one with `xretrieve index PHOTOS --out {quote(str(folder))}`"
     named = Path(f"{folder.resolve().name}.xr")
-    if (named / MANIFEST).is_file():
+    if is_file(named / MANIFEST):
         return f"(no {MANIFEST}); did you mean {named}?"
     return f"(no {MANIFEST}); if it holds pictures, `xretrieve index {quote(str(folder))}` makes {named} of them"
 

@@ -20,6 +20,7 @@ from xretrieve.heads.base import Head
 from xretrieve.query import Image, ImageText, MultiText, Query, checked_query, texts_of
 from xretrieve.tokens import Prepared, Tokens
 from xretrieve.utils.files import atomic_folder, read_json, write_json
+from xretrieve.utils.paths import expand, is_file, is_folder, is_there
 
 if TYPE_CHECKING:
     from xretrieve.data.cache import FeatureCache
@@ -310,11 +311,11 @@ def load(name: str | Path, weights: str | Path | None = None, **options: Any) ->
         options: for pretrained models, passed to both towers of :func:`xretrieve.create_backbone`.
     """
     if weights is not None:
-        options["weights"] = str(Path(weights).expanduser().resolve())
+        options["weights"] = str(expand(weights).resolve())
     folder = Path(name)
     for candidate in (folder / "matcher", folder):
-        ensemble = (candidate / "ensemble.json").is_file()
-        if ensemble or ((candidate / "config.json").is_file() and (candidate / "image").is_dir()):
+        ensemble = is_file(candidate / "ensemble.json")
+        if ensemble or (is_file(candidate / "config.json") and is_folder(candidate / "image")):
             if options:
                 raise XRetrieveError(f"{folder} is a saved matcher; it takes no options ({', '.join(options)})")
             if ensemble:
@@ -324,17 +325,17 @@ def load(name: str | Path, weights: str | Path | None = None, **options: Any) ->
             matcher = Matcher.load(candidate)
             matcher.source = str(folder)
             return matcher
-    if isinstance(name, str) and name.startswith(HUB) and not folder.exists():
+    if isinstance(name, str) and name.startswith(HUB) and not is_there(folder):
         from xretrieve.sharing.hub import fetch
 
         found = load(fetch(name.removeprefix(HUB)), **options)
         found.source = name
         return found
-    if isinstance(name, str) and ":" in name and not folder.exists():
+    if isinstance(name, str) and ":" in name and not is_there(folder):
         image = create_backbone(name, modality="image", frozen=True, **options)
         text = create_backbone(name, modality="text", frozen=True, **options)
         return Matcher(image, text, build_head("cosine", image, text), name, name, options)
-    if folder.exists():
+    if is_there(folder):
         raise XRetrieveError(
             f"{folder} holds no matcher (no matcher/config.json): give a run folder made by `xretrieve train`"
         )

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.paths import is_file
 
+LONGEST_TEXT = 10_000  # characters of a text; encoders of words have no limit of their own
 ImageLike = str | Path | Any  # a path, or a PIL image
 
 
@@ -17,13 +19,19 @@ def _words(text: object, what: str) -> str:
         raise XRetrieveError(f"{what}: expected a string, got {type(text).__name__}")
     if not text.strip():
         raise XRetrieveError(f"{what} is empty: write at least one word")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise XRetrieveError(f"{what} is not valid text ({ascii(text[:40])}); write it in UTF-8") from None
+    if len(text) > LONGEST_TEXT:
+        raise XRetrieveError(f"{what} has {len(text):,} characters; at most {LONGEST_TEXT:,} are read")
     return text.strip()
 
 
 def _picture(image: ImageLike, what: str) -> ImageLike:
     if isinstance(image, (str, Path)):
         path = Path(image)
-        if not path.is_file():
+        if not is_file(path):
             raise XRetrieveError(f"{what}: no picture at {path}")
         return path
     if not hasattr(image, "convert"):

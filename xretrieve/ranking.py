@@ -14,6 +14,7 @@ from urllib.parse import quote
 from xretrieve.errors import XRetrieveError
 from xretrieve.query import Image, ImageText, MultiText, Query, Text
 from xretrieve.utils.files import write_text
+from xretrieve.utils.paths import is_file
 
 THUMBNAIL = 320  # longest side in pixels
 
@@ -159,7 +160,7 @@ class Ranking:
     def _heat(self, place: int) -> dict[str, Any]:
         """The heat of the text over a hit, and its words with how well each is found."""
         path = self.hits[place].path
-        if not self._attends or path is None or not path.is_file():
+        if not self._attends or path is None or not is_file(path):
             return {"heat": "", "words": []}
         from xretrieve.explain import found_words, whole_overlay
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xretrieve.errors import XRetrieveError
+from xretrieve.gallery_asked import cut_notes
 from xretrieve.gallery_images import StoredImages
 from xretrieve.gallery_search import Found, check_k
 from xretrieve.heads.fusion import check_combine
@@ -118,7 +119,9 @@ class Session:
         rows = self._rows[found.rows[0].cpu().numpy()].tolist()
         self.share = found.share if self._gallery._store.has_tokens else None
         listed = Found(rows, found.scores[0].tolist(), len(rows), share=self.share)
-        return self._gallery._ranking(listed, query, k, len(self._rows), [], whole=self.combine == "head")
+        whole = [" ".join(self._said)] if self.combine == "paragraph" else self._said
+        notes = cut_notes(self._matcher, whole)
+        return self._gallery._ranking(listed, query, k, len(self._rows), notes, whole=self.combine == "head")
 
     @property
     def query(self) -> MultiText:

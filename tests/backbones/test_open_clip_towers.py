@@ -122,3 +122,10 @@ def test_a_missing_hub_names_the_local_alternative(monkeypatch):
     monkeypatch.setattr(open_clip.factory, "download_pretrained", no_network)
     with pytest.raises(XRetrieveError, match=r"weights=FILE.*pretrained=false"):
         create_backbone("open_clip:RN50/openai", modality="image")
+
+
+def test_texts_that_are_cut_are_counted():
+    text = create_backbone("open_clip:tiny-vit", modality="text", pretrained=False)
+    assert text.cut(["a dog", "a dog " * 5, "a dog " * 50]) == [(4, 4), (12, 12), (12, 102)]
+    ids = text.prepare(["a dog " * 5, "a dog " * 5 + "and a cat"])["ids"]
+    assert ids[0, :-1].equal(ids[1, :-1]), "what is counted as cut changes nothing"

@@ -155,3 +155,10 @@ def test_errors_name_what_to_type(folder, tmp_path):
     with pytest.raises(XRetrieveError, match="pip install no-such-package"):
         create_backbone("transformers:package:no_such_package/model")
     assert "transformers:google-bert/bert-base-uncased" in list_backbones("transformers:")
+
+
+def test_texts_that_are_cut_are_counted(folder):
+    text = create_backbone(f"transformers:{folder}", modality="text", max_length=6)
+    for said, (read, has) in zip(["a dog", "a dog " * 9], text.cut(["a dog", "a dog " * 9]), strict=True):
+        assert read == min(6, has) and (has > 6) == (len(said) > 9)
+        assert int(text.prepare([said])["attention_mask"].sum()) == read

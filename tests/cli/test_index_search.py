@@ -1,5 +1,6 @@
 """`xretrieve index` and `xretrieve search` with a real, tiny, untrained matcher."""
 
+import io
 import json
 import shutil
 
@@ -282,3 +283,58 @@ def test_a_matcher_that_moved_asks_for_model(built, run, tmp_path, capsys):
 def test_one_picture_can_be_indexed(run, photos, tmp_path, capsys):
     status, out, err = call(capsys, "index", photos / "photo 1.JPG", "--model", run, "--out", tmp_path / "one.xr")
     assert status == 0 and "1 picture," in out, err
+
+
+def test_names_that_the_terminal_cannot_write_are_escaped_and_json_stays_json(built, photos, monkeypatch):
+    folder, _ = built
+    (photos / "собака 🐶 é.jpg").write_bytes((photos / "photo 1.JPG").read_bytes() + b"\0")
+    assert main(["index", str(photos), "--out", str(folder), "--add"]) == 0
+    for encoding in ("ascii", "cp1252", "utf-8"):
+        said = []
+        for how in ("--json", "--explain"):
+            out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+            monkeypatch.setattr("sys.stdout", out)
+            assert main(["search", str(folder), "a red dog", "-k", "99", how]) == 0
+            # typer writes UTF-8 where a stream says that it takes ASCII only
+            said.append(out.buffer.getvalue().decode("utf-8" if encoding == "ascii" else encoding))
+            monkeypatch.undo()
+        assert "собака 🐶 é.jpg" in [hit["id"] for hit in json.loads(said[0])["hits"]]
+        assert ("собака" in said[1] or "\\u0441" in said[1]) and "photo 1.JPG" in said[1]
+
+
+def test_bytes_that_are_no_text_are_one_sentence_or_kept(built, photos, tmp_path, capsys):
+    folder, _ = built
+    status, out, err = call(capsys, "search", folder, b"caf\xe9".decode("utf-8", "surrogateescape"))
+    assert status == 2 and out == "" and "text query is not valid text" in err and len(err.splitlines()) == 1
+    odd = tmp_path / b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
+    odd.write_bytes((photos / "photo 1.JPG").read_bytes())
+    page = tmp_path / b"page\xe9.html".decode("utf-8", "surrogateescape")
+    status, out, err = call(capsys, "search", folder, "--image", odd, "-k", 1, "--json", "--html", page)
+    assert status == 0 and json.loads(out)["query"]["image"] == str(odd) and page.read_bytes().decode("utf-8")
+
+
+def test_a_text_where_a_path_is_expected_is_one_sentence(built, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    long = "a very long sentence " * 40
+    named = {"G": str(built[0]), "P": str(photos), "L": long, "L.yaml": long + ".yaml"}
+    for line in (
+        "search G --image L", "search L dog", "search G dog --model L", "search G dog --html L", "index L",
+        "index P --out L", "index P --model L", "train L", "train L.yaml", "evaluate L", "explain L dog",
+        "evaluate L --dataset scenes", "compare L L", "export L --out x", "import L scan --out x", "serve L", "tune L",
+        "data check flickr8k --root L", "leaderboard --file L", "index ~nobody-there/x",
+        "search G --image ~nobody-there/x",
+    ):  # fmt: skip
+        status, _, err = call(capsys, *(named.get(arg, arg) for arg in line.split()))
+        assert (status == 2) == bool(err) and len(err.splitlines()) <= 1 and len(err) < 1100, (line, err)
+
+
+def test_a_disk_that_fails_is_one_sentence(built, capsys, monkeypatch):
+    def broken(self):
+        raise OSError(5, "Input/output error", str(self))
+
+    monkeypatch.setattr("pathlib.Path.is_file", broken)
+    monkeypatch.setattr("pathlib.Path.exists", broken)
+    for args in (["search", built[0], "dog"], ["search", built[0], "--image", "x.jpg"], ["evaluate", built[0]],
+                 ["train", "x.yaml"], ["compare", built[0], built[0]], ["data", "check", "flickr8k"]):  # fmt: skip
+        status, _, err = call(capsys, *args)
+        assert status in (1, 2) and "Traceback" not in err and len(err.splitlines()) <= 1, err

@@ -10,6 +10,7 @@ from xretrieve.app.pictures import from_base64, sent_picture
 from xretrieve.app.settings import Settings
 from xretrieve.errors import UnknownNameError, XRetrieveError
 from xretrieve.query import Image, ImageText, MultiText, Query, Text, texts_of
+from xretrieve.utils.paths import is_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,7 @@ def make_query(
         shown = sent_picture(from_base64(picture) if isinstance(picture, str) else picture, settings.max_pixels)
     elif image is not None:
         shown = file_of(gallery, image)
-        if not shown.is_file():
+        if not is_file(shown):
             raise ApiError(404, f"the picture of {image!r} is no longer on the disk")
     if shown is None and not texts:
         raise ApiError(422, "nothing to search for: send texts, an image, or both")

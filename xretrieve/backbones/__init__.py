@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.utils.files import read_json
+from xretrieve.utils.paths import is_file
 from xretrieve.utils.plugins import BACKBONES, broken, load_plugin, plugins, usable
 
 if TYPE_CHECKING:
@@ -56,14 +57,14 @@ def create_backbone(
 def load_backbone(folder: str | Path) -> Backbone:
     """Read a folder that ``Backbone.save`` wrote; never reaches the network."""
     folder = Path(folder)
-    if not (folder / "backbone.json").is_file():
+    if not is_file(folder / "backbone.json"):
         raise XRetrieveError(f"{folder}: not a saved backbone (it has no backbone.json)")
     about = read_json(folder / "backbone.json")
     try:
         name, modality, frozen, options = (about[key] for key in ("name", "modality", "frozen", "options"))
     except KeyError as error:
         raise XRetrieveError(f"{folder / 'backbone.json'}: missing key {error}") from error
-    if (folder / "model.onnx").is_file():
+    if is_file(folder / "model.onnx"):
         from xretrieve.backbones.onnx_graph import OnnxBackbone
 
         if "pretrained" in inspect.signature(_source(name.partition(":")[0]).create).parameters:

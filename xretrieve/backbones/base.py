@@ -93,6 +93,10 @@ class Backbone(nn.Module, ABC):
         (markers of start and end, unknown words) stands in angle brackets. Empty lists where it cannot be said."""
         return [[] for _ in items]
 
+    def cut(self, items: Sequence[Any]) -> list[tuple[int, int]]:
+        """Of a text backbone: tokens that are read of each item, and tokens that it has. Empty where all are read."""
+        return []
+
     def layout(self, items: Sequence[Any]) -> list[Layout | None]:
         """Of an image backbone: where the local tokens of each item lie, None where that is not known."""
         return [None] * len(items)

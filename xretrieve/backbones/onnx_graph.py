@@ -76,6 +76,10 @@ class OnnxBackbone(Backbone):
         """As the backbone that was exported."""
         return self._like[0].token_texts(items)
 
+    def cut(self, items: Sequence[Any]) -> list[tuple[int, int]]:
+        """As the backbone it was exported from."""
+        return self._like[0].cut(items)
+
     def layout(self, items: Sequence[Any]) -> list[Layout | None]:
         """As the backbone that was exported."""
         return self._like[0].layout(items)

@@ -157,6 +157,17 @@ class ClipTexts(Backbone):
             for row, real in zip(batch["ids"], batch["mask"], strict=True)
         ]
 
+    def cut(self, items: Sequence[str]) -> list[tuple[int, int]]:
+        """Tokens that are read of each text, and tokens that it has, markers of start and end included."""
+        check_texts(self.name, items)
+        wrapped, most = getattr(self.tokenizer, "tokenizer", None), int(self.tokenizer.context_length)
+        if wrapped is not None:
+            clean = getattr(self.tokenizer, "clean_fn", str)
+            has = [len(wrapped(clean(item), verbose=False)["input_ids"]) for item in items]
+        else:
+            has = [len(self.tokenizer.encode(item)) + 2 for item in items]
+        return [(min(most, count), count) for count in has]
+
     def preprocessing(self) -> Any:
         """Tokenizer and model configuration."""
         return [type(self.tokenizer).__name__, self.config]

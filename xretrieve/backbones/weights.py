@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.paths import expand, is_file
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -22,8 +23,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
     Pickles are read with ``weights_only=True``; a state dict nested under ``state_dict`` or ``model`` is unwrapped.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
+    path = expand(path)
+    if not is_file(path):
         raise XRetrieveError(f"no weights file {path}")
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError

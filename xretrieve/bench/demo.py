@@ -23,6 +23,7 @@ from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import load_recipe
 from xretrieve.training.run import Run
 from xretrieve.utils.files import write_json
+from xretrieve.utils.paths import is_file, is_folder, is_there
 from xretrieve.utils.processes import side_by_side, silent
 
 # What the demo trains, in this order; the first one answers the queries, the other two tasks have reports apart.
@@ -165,10 +166,10 @@ def _beside(
 
 
 def _open(out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / MARKER).is_file():
+    if is_folder(out) and any(out.iterdir()):
+        if not is_file(out / MARKER):
             raise XRetrieveError(f"{out} holds something that is not a demo; give another folder with --out")
         shutil.rmtree(out)
-    elif out.exists() and not out.is_dir():
+    elif is_there(out) and not is_folder(out):
         raise XRetrieveError(f"{out} is a file; give a folder with --out")
     out.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from xretrieve.config import to_dict
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.report import Report
 from xretrieve.utils.files import locked, write_text
+from xretrieve.utils.paths import is_file
 from xretrieve.utils.texts import BrokenJsonError, json_lines, to_json_lines
 
 SAME = ("fingerprint", "dataset", "split", "protocol")  # entries that agree in these are one result
@@ -21,7 +22,7 @@ SAME = ("fingerprint", "dataset", "split", "protocol")  # entries that agree in 
 
 def read(path: Path) -> list[dict[str, Any]]:
     """All entries, the oldest first; none where there is no file. A broken line is an error that names it."""
-    if not path.is_file():
+    if not is_file(path):
         return []
     found = []
     try:
@@ -61,7 +62,7 @@ def entries(cells: SuiteCells) -> list[dict[str, Any]]:
             recipe = to_dict(cells.recipe(row, seed))
             told.append(_entry(cell, row.recipe, "trained", folder, seed=seed, recipe=recipe))
     for one in cells.ready:
-        if (cells.out / "ready" / one.folder / "report.json").is_file():
+        if is_file(cells.out / "ready" / one.folder / "report.json"):
             own = one.like.dataset
             command = f"xretrieve evaluate {one.model} --dataset {own.name} --protocol {one.like.protocol}"
             told.append(_entry(cells.measure(one), one.model, one.kind, cells.out / "ready" / one.folder,

@@ -23,6 +23,7 @@ from xretrieve.training.build import test_split
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import as_items, list_recipes, load_recipe, recipes_named
 from xretrieve.utils.files import write_json, write_text
+from xretrieve.utils.paths import is_file, is_folder
 from xretrieve.utils.processes import silent
 
 RECIPES, ZERO_SHOT = "recipes", "zero-shot"  # words of --models for many at once
@@ -60,7 +61,7 @@ class Ready:
     @property
     def kind(self) -> str:
         """``zero-shot`` for a pretrained name, ``run`` for a run folder."""
-        return "run" if Path(self.model).is_dir() else ZERO_SHOT
+        return "run" if is_folder(Path(self.model)) else ZERO_SHOT
 
     @property
     def folder(self) -> str:
@@ -104,7 +105,7 @@ class SuiteCells(Cells):
     def measure(self, ready: Ready) -> Cell:
         """The report of a model that is ready, made once."""
         folder = self.out / "ready" / ready.folder
-        if not (folder / "report.json").is_file():
+        if not is_file(folder / "report.json"):
             report = evaluate(placed(load(ready.model)), test_split(ready.like.dataset), cache=FeatureCache(),
                               protocol=ready.like.protocol, name=ready.model)  # fmt: skip
             report.save(folder)
@@ -112,7 +113,7 @@ class SuiteCells(Cells):
 
     def measured(self) -> dict[tuple[str, int], Cell]:
         """The finished cells, and the models that are ready and measured, as of seed 0."""
-        there = [one for one in self.ready if (self.out / "ready" / one.folder / "report.json").is_file()]
+        there = [one for one in self.ready if is_file(self.out / "ready" / one.folder / "report.json")]
         return {**self.finished(), **{(one.name, 0): self.measure(one) for one in there}}
 
     def all_rows(self) -> list[Row]:
@@ -251,7 +252,7 @@ def select(target: str, models: Sequence[str] = (RECIPES,)) -> tuple[str, list[s
             ready += BASELINES
         elif short:
             recipes += short
-        elif ":" in model or Path(model).is_dir():
+        elif ":" in model or is_folder(Path(model)):
             ready.append(model)
         else:
             raise unknown(f"model of {target}:", model, [RECIPES, ZERO_SHOT, *own])

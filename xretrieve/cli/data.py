@@ -32,7 +32,7 @@ def overview(context: typer.Context) -> None:
 def list_datasets(root: str | None = ROOT, as_json: AsJson = False) -> None:
     """Name the datasets, their tasks, and what of each lies under the data root."""
     from xretrieve.data import datasets
-    from xretrieve.utils.files import data_root
+    from xretrieve.utils.files import data_root, is_folder
     from xretrieve.utils.plugins import usable
 
     rows = []
@@ -51,7 +51,7 @@ def list_datasets(root: str | None = ROOT, as_json: AsJson = False) -> None:
     from rich.table import Table
 
     folder = data_root(root)
-    table = Table("name", "tasks", f"found under {folder}{'' if folder.is_dir() else ' (no such folder)'}")
+    table = Table("name", "tasks", f"found under {folder}{'' if is_folder(folder) else ' (no such folder)'}")
     for row in rows:
         nothing = "made on demand" if row["name"] == "scenes" else "nothing"
         table.add_row(row["name"], ", ".join(row["tasks"]), "\n".join(row["found"]) or nothing)

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from xretrieve.utils.paths import is_folder
+
 app = typer.Typer(add_completion=False)
 
 
@@ -144,7 +146,7 @@ def evaluate(
 
 
 def _label(run: str, recipe: dict[str, Any]) -> str:
-    return str(recipe.get("name") or (Path(run).resolve().name if Path(run).is_dir() else run))
+    return str(recipe.get("name") or (Path(run).resolve().name if is_folder(Path(run)) else run))
 
 
 def _side_by_side(reports: list[Any], place: Path, as_json: bool, published: bool) -> None:
@@ -176,6 +178,6 @@ def _side_by_side(reports: list[Any], place: Path, as_json: bool, published: boo
 def _folder(run: str, dataset: str, split: str, at_home: bool, other: str = "", scored: str = "test") -> Path:
     """The run folder for its own test split and protocol; anything else beside it, so that it replaces nothing."""
     what = "-".join(part for part in (dataset, split, other) if part)
-    if not Path(run).is_dir():
+    if not is_folder(Path(run)):
         return Path("runs") / re.sub(r"[^\w.-]+", "-", f"{run}-{what}")
     return Path(run) if at_home and split == scored and not other else Path(run) / what

@@ -13,6 +13,7 @@ import typer
 
 from xretrieve.cli.options import AsJson
 from xretrieve.utils.allocation import keep_freed_memory
+from xretrieve.utils.paths import expand, is_there
 
 if TYPE_CHECKING:
     from xretrieve.gallery import Gallery
@@ -87,7 +88,7 @@ def index(
         )
     if add and (overwrite or option or index_name != "flat"):
         raise XRetrieveError("--add keeps the gallery and its index; leave out --overwrite, --index and --option")
-    if photos is not None and not photos.expanduser().exists():  # before a model is fetched
+    if photos is not None and not is_there(expand(photos)):  # before a model is fetched
         raise XRetrieveError(f"no folder and no picture at {photos}")
     if prune and not add:
         raise XRetrieveError("--prune removes from a gallery that is there; write --add too")

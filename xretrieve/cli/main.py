@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import importlib
 import os
@@ -40,6 +41,7 @@ def _overview() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb. Returns the exit status: 0, 1 (a check failed) or 2 (bad input)."""
+    _speak()
     try:
         status = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -57,6 +59,21 @@ def _mute() -> None:
     """Write nothing more, else Python complains when it flushes at the end."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _speak() -> None:
+    """What a terminal or a pipe cannot write comes out as ``\\u0441``, which is right inside JSON too."""
+    codecs.register_error("xretrieve", _escaped)
+    for stream, errors in ((sys.stdout, "xretrieve"), (sys.stderr, "xretrieve"), (sys.stdin, "surrogateescape")):
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # a stream of somebody else, or none
+            stream.reconfigure(errors=errors)  # type: ignore[union-attr]
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2)), error.end
 
 
 def _run(args: list[str]) -> int:

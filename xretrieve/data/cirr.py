@@ -21,6 +21,7 @@ from xretrieve.data.triplet_annotations import (
 from xretrieve.data.triplets import ComposedDataset
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.utils.files import read_json
+from xretrieve.utils.paths import expand, is_file, is_folder
 
 NAME = "cirr"
 FOLDERS = (NAME, "CIRR", "cirr_dataset", "cirr_dataset/cirr")
@@ -54,7 +55,7 @@ def annotations(
     paths = read_json(list_file)
     if not isinstance(paths, dict):
         raise XRetrieveError(f"{list_file}: expected an object of image name to path, got {type(paths).__name__}")
-    places = [Path(photos).expanduser()] if photos else [folder, folder / "img_raw", folder.parent]
+    places = [expand(photos)] if photos else [folder, folder / "img_raw", folder.parent]
     images = [ImageRecord(str(i), _photo(places, str(path)), [], [], {"split": name}) for i, path in paths.items()]
     hidden = name == "test1"
     keys = ("pairid", "reference", "caption", "img_set") + (() if hidden else ("target_hard",))
@@ -64,7 +65,7 @@ def annotations(
     if outside:
         notes.append(f"{outside:,} members of subsets are not in the image list; they are left out")
     return TripletAnnotations(
-        NAME, "test" if hidden else name, "rc2", str(folder), images, [str(p) for p in places if p.is_dir()],
+        NAME, "test" if hidden else name, "rc2", str(folder), images, [str(p) for p in places if is_folder(p)],
         notes=notes, queries=queries, galleries={name: [record.id for record in images]}, hidden=hidden,
         allow_missing=allow_missing,
     )  # fmt: skip
@@ -93,4 +94,4 @@ def _query(row: dict[str, Any], listed: dict[str, Any], hidden: bool) -> Triplet
 
 
 def _photo(places: list[Path], path: str) -> Path | None:
-    return next((place / path for place in places if (place / path).is_file()), None)
+    return next((place / path for place in places if is_file(place / path)), None)

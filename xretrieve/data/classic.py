@@ -15,6 +15,7 @@ from xretrieve.data.picture_index import PictureIndex, coco_names
 from xretrieve.data.precomp import find_stem, precomp_annotations
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.utils.files import data_root
+from xretrieve.utils.paths import expand, is_file, is_folder
 
 STEMS: Mapping[str, tuple[str, ...]] = {"train": ("train",), "val": ("dev", "val", "devall"), "test": ("test",)}
 COCO_STEMS: Mapping[str, tuple[str, ...]] = {**STEMS, "val": ("dev", "devall", "val"), "test": ("testall", "test")}
@@ -96,7 +97,7 @@ class Classic:
                 size of its gallery takes a part of it.
         """
         folder = data_root(root)
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise XRetrieveError(f"no data root {str(folder)!r} (no such folder); give --root, root= or XRETRIEVE_DATA")
         if layout is not None and layout not in self.layouts:
             raise unknown("layout", layout, self.layouts)
@@ -147,7 +148,7 @@ class Classic:
 
         read = karpathy_annotations(self.name, split, source, locate, index.sought)
         for lender, (other, _) in self.borrow.items():
-            if photos is None and len(read.missing) == len(read.images) and (root / other / "images").is_dir():
+            if photos is None and len(read.missing) == len(read.images) and is_folder(root / other / "images"):
                 read.hint = f"Some of them are also {lender} photos: photos={lender!r} evaluates on those."
         return read
 
@@ -155,12 +156,12 @@ class Classic:
         for folder in self.places(root):
             index = self._pictures(root, photos)
             if "regions" in (split, layout):
-                if (folder / "regions.jsonl").is_file():
+                if is_file(folder / "regions.jsonl"):
                     return {"regions": region_annotations(self.name, folder / "regions.jsonl", index)}
                 continue
             named = split if split in OFFICIAL_SPLITS else f"{canonical_split(split)}2017"
             for path in (folder / f"captions_{named}.json", folder / "annotations" / f"captions_{named}.json"):
-                if path.is_file():
+                if is_file(path):
                     return {"official": official_annotations(self.name, named, path, index)}
         return {}
 
@@ -168,8 +169,8 @@ class Classic:
         """What lies under the root, one phrase per layout; nothing is opened, so broken files are not noticed here."""
         folder = data_root(root)
         said = []
-        source = find_json(self.json_name, self.places(folder)) if folder.is_dir() else None
-        photos = [p for place in self.places(folder) for sub in self.pictures if (p := place / sub).is_dir()]
+        source = find_json(self.json_name, self.places(folder)) if is_folder(folder) else None
+        photos = [p for place in self.places(folder) for sub in self.pictures if is_folder(p := place / sub)]
         if source:
             pictures = f"photos in {photos[0].relative_to(folder)}" if photos else "no photos"
             said.append(f"karpathy captions, {pictures}")
@@ -194,8 +195,8 @@ class Classic:
 
     def _pictures(self, root: Path, photos: str | None) -> PictureIndex:
         if photos is not None:
-            folder = Path(photos).expanduser()
-            if not folder.is_dir():
+            folder = expand(photos)
+            if not is_folder(folder):
                 known = f" (or one of: {', '.join(self.borrow)})" if self.borrow else ""
                 raise XRetrieveError(f"photos={photos!r}: no such folder{known}")
             return PictureIndex([folder])

@@ -22,6 +22,7 @@ from xretrieve.data.triplet_annotations import (
 )
 from xretrieve.data.triplets import ComposedDataset
 from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.utils.paths import expand
 
 NAME = "fashion_iq"
 CATEGORIES = ("dress", "shirt", "toptee")
@@ -85,7 +86,7 @@ def annotations(
         asked = [q for q in queries if q.category == one]
         named = {q.reference for q in asked} | {q.target for q in asked if q.target is not None}
         galleries[f"val-union/{one}"] = sorted(named)
-    index = PictureIndex([Path(photos).expanduser()] if photos else [folder / "images"])
+    index = PictureIndex([expand(photos)] if photos else [folder / "images"])
     belongs: dict[str, list[str]] = {}
     for one, ids in lists.items():
         for image in ids:

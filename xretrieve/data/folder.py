@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.paths import is_folder, is_there
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 IF_PILLOW_CAN = frozenset({".heic", ".heif", ".avif"})
@@ -27,9 +28,9 @@ def find_pictures(folder: str | Path) -> list[Path]:
     followed. A folder that is not there or holds no picture is an error.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise XRetrieveError(
-            f"no folder {folder}" + (" (it is a file; give a list of paths)" if folder.exists() else "")
+            f"no folder {folder}" + (" (it is a file; give a list of paths)" if is_there(folder) else "")
         )
     suffixes = picture_suffixes()
     found = []

@@ -15,6 +15,7 @@ from typing import Any
 
 from xretrieve.data.annotations import SPLITS, Annotations, ImageRecord, canonical_split
 from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.utils.paths import is_file, is_folder
 from xretrieve.utils.texts import BrokenJsonError, decode, parse_json
 
 
@@ -26,10 +27,10 @@ def find_json(filename: str, folders: Sequence[Path]) -> str | None:
         folders: looked through in order, first for the file itself, then for ``*caption_datasets*.zip``.
     """
     for folder in folders:
-        if (folder / filename).is_file():
+        if is_file(folder / filename):
             return str(folder / filename)
     for folder in folders:
-        for archive in sorted(folder.glob("*caption_datasets*.zip")) if folder.is_dir() else []:
+        for archive in sorted(folder.glob("*caption_datasets*.zip")) if is_folder(folder) else []:
             for member in _members(archive):
                 # macOS archives carry a shadow file ._name beside each real one
                 if member.rsplit("/", 1)[-1] == filename and not member.startswith("__MACOSX"):

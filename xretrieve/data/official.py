@@ -14,6 +14,7 @@ from xretrieve.data.base import Region
 from xretrieve.data.picture_index import PictureIndex, coco_names
 from xretrieve.errors import XRetrieveError
 from xretrieve.utils.files import read_json
+from xretrieve.utils.paths import is_file
 from xretrieve.utils.texts import BrokenJsonError, json_lines
 
 OFFICIAL_SPLITS = ("train2017", "val2017", "train2014", "val2014")
@@ -74,7 +75,7 @@ def region_annotations(name: str, path: Path, pictures: PictureIndex) -> Annotat
 
 def read_regions(path: Path) -> dict[int, list[Region]]:
     """Labelled boxes by COCO image id; an empty dict where the file is not there."""
-    return {entry["coco_id"]: _boxes(entry) for entry in _lines(path)} if path.is_file() else {}
+    return {entry["coco_id"]: _boxes(entry) for entry in _lines(path)} if is_file(path) else {}
 
 
 def _boxes(entry: dict[str, Any]) -> list[Region]:

@@ -15,6 +15,7 @@ from xretrieve.data.base import Region, RetrievalDataset
 from xretrieve.data.picture_index import PictureIndex
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.utils.files import data_root
+from xretrieve.utils.paths import expand, is_file, is_folder
 from xretrieve.utils.texts import BrokenJsonError, json_lines
 
 USUAL = ("phrases/phrases.jsonl", "phrases.jsonl", "visual_genome/region_phrases.jsonl")
@@ -101,13 +102,13 @@ def annotations(
 
 def found(root: str | Path | None = None) -> list[str]:
     """The file that would be taken."""
-    return [name for name in USUAL if (data_root(root) / name).is_file()][:1]
+    return [name for name in USUAL if is_file(data_root(root) / name)][:1]
 
 
 def _find(root: str | Path | None, file: str | None) -> Path:
-    tried = [Path(file).expanduser(), data_root(root) / file] if file else [data_root(root) / name for name in USUAL]
+    tried = [expand(file), data_root(root) / file] if file else [data_root(root) / name for name in USUAL]
     for path in tried:
-        if path.is_file():
+        if is_file(path):
             return path
     raise NothingFoundError(
         f"phrases: no file; looked for {', '.join(map(str, tried))}. Give file=FILE (-o file=FILE on the command line)"
@@ -146,13 +147,13 @@ def _phrase(entry: dict[str, Any], path: Path, number: int) -> tuple[str, Region
 def _picture(index: PictureIndex, key: str) -> Path | None:
     """The photo that a line names: a file name, an id without its suffix, or a path below one of the folders."""
     if "/" in key:
-        return next((folder / key for folder in index.folders if (folder / key).is_file()), None)
+        return next((folder / key for folder in index.folders if is_file(folder / key)), None)
     return index.find([key, *(key + suffix for suffix in SUFFIXES)])
 
 
 def _pictures(path: Path, photos: str | None) -> PictureIndex:
     if photos is None:
         return PictureIndex([path.parent / name for name in PHOTOS])
-    if not Path(photos).expanduser().is_dir():
+    if not is_folder(expand(photos)):
         raise XRetrieveError(f"photos={photos!r}: no such folder")
-    return PictureIndex([Path(photos).expanduser()])
+    return PictureIndex([expand(photos)])

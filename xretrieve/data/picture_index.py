@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.paths import is_folder
 
 
 class PictureIndex:
@@ -20,7 +21,7 @@ class PictureIndex:
         self.folders = list(dict.fromkeys(folders))
         self._paths: dict[str, Path] = {}
         for folder in self.folders:
-            if folder.is_dir():
+            if is_folder(folder):
                 with os.scandir(folder) as entries:
                     for entry in entries:
                         self._paths.setdefault(entry.name, folder / entry.name)
@@ -28,7 +29,7 @@ class PictureIndex:
     @property
     def sought(self) -> list[str]:
         """The folders that exist; where none does, the first few that would have been taken."""
-        return [str(f) for f in self.folders if f.is_dir()] or [str(f) for f in self.folders[:3]]
+        return [str(f) for f in self.folders if is_folder(f)] or [str(f) for f in self.folders[:3]]
 
     def find(self, names: Sequence[str]) -> Path | None:
         """The first of ``names`` that is there, or None."""

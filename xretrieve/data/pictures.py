@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.paths import is_file
 
 with contextlib.suppress(ImportError):  # the extra `heic`; without it HEIC files are left out of a folder
     import pillow_heif
@@ -49,7 +50,7 @@ def read_picture(source: str | Path | bytes | Image.Image, max_pixels: int | Non
     if isinstance(source, bytes):
         return _decode(io.BytesIO(source), "the picture that was sent", max_pixels, _formats())
     path = Path(source)
-    if not path.is_file():
+    if not is_file(path):
         raise XRetrieveError(f"no picture at {path}")
     if path.stat().st_size == 0:
         raise XRetrieveError(f"{path}: the file is empty (0 bytes)")

@@ -17,6 +17,7 @@ from xretrieve.data.annotations import Annotations, ImageRecord, canonical_split
 from xretrieve.data.base import FeatureRow
 from xretrieve.errors import XRetrieveError
 from xretrieve.utils.files import read_json
+from xretrieve.utils.paths import is_file
 from xretrieve.utils.texts import read_text, split_lines
 
 
@@ -60,7 +61,7 @@ def feature_header(path: Path) -> FeatureHeader:
 
 def find_stem(folder: Path, stems: Sequence[str]) -> str | None:
     """The first of the names of a split (``dev``, ``val``; ``testall``, ``test``) that has a caption file here."""
-    return next((stem for stem in stems if (folder / f"{stem}_caps.txt").is_file()), None)
+    return next((stem for stem in stems if is_file(folder / f"{stem}_caps.txt")), None)
 
 
 def precomp_annotations(
@@ -87,7 +88,7 @@ def precomp_annotations(
     captions = read_lines(captions_file)
     n, left = divmod(len(captions), lines_per_image)
     stride = 1
-    if features_file.is_file():
+    if is_file(features_file):
         rows = feature_header(features_file).shape[0]
         if rows == len(captions):
             stride, n, left = lines_per_image, *divmod(rows, lines_per_image)  # every image stored once per caption
@@ -108,7 +109,7 @@ def precomp_annotations(
         metadata = {"split": canonical_split(split)}
         if image_id in names:
             metadata["filename"] = names[image_id]
-        image = FeatureRow(features_file, i * stride) if features_file.is_file() else None
+        image = FeatureRow(features_file, i * stride) if is_file(features_file) else None
         records.append(
             ImageRecord(image_id, image, [captions[c].strip() for c in lines], [str(c) for c in lines], metadata)
         )
@@ -128,7 +129,7 @@ def bad_feature_rows(path: Path, rows: Sequence[int]) -> Iterator[tuple[int, str
 
 def _image_ids(path: Path, images: int, captions: int, lines_per_image: int) -> list[str]:
     """One id per image; files list them once or once per caption. Row numbers where there is no file."""
-    if not path.is_file():
+    if not is_file(path):
         return [str(i) for i in range(images)]
     ids = [line.strip() for line in read_lines(path)]
     if len(ids) == captions:
@@ -147,7 +148,7 @@ def _image_ids(path: Path, images: int, captions: int, lines_per_image: int) -> 
 
 def _id_mapping(folder: Path) -> dict[str, str]:
     path = folder / "id_mapping.json"
-    mapping = read_json(path) if path.is_file() else {}
+    mapping = read_json(path) if is_file(path) else {}
     if not isinstance(mapping, dict):
         raise XRetrieveError(f"{path}: expected an object of id -> file name")
     return {str(key): str(value) for key, value in mapping.items()}

@@ -18,6 +18,7 @@ from xretrieve.data.triplet_annotations import (
 )
 from xretrieve.data.triplets import ComposedDataset
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.paths import expand, is_file
 from xretrieve.utils.texts import text_lines
 
 NAME = "shoes"
@@ -73,11 +74,11 @@ def annotations(
     if asked != "train":
         notes.append("Shoes has one evaluation list: what is selected on is what is reported")
     galleries = {"all": ids}
-    if split == "test" and (folder / VAL_LIST).is_file():
+    if split == "test" and is_file(folder / VAL_LIST):
         named = {i for q in queries for i in (q.reference, q.target) if i is not None}
         galleries["val-list"] = sorted(named | (set(_names(folder / VAL_LIST)) & listed))
     single = _single(folder, listed)
-    index = PictureIndex(_folders(Path(photos).expanduser() if photos else folder))
+    index = PictureIndex(_folders(expand(photos) if photos else folder))
     images = [
         ImageRecord(i, index.find([i]), texts, [f"{i}#{k}" for k in range(len(texts))], {"split": asked})
         for i in ids
@@ -94,7 +95,7 @@ def found(root: str | Path | None = None) -> list[str]:
         folder = folder_of(root, (NAME,), RELATIVE, NAME)
     except XRetrieveError:
         return []
-    return ["relative captions", *(["captions"] if (folder / SINGLE).is_file() else [])]
+    return ["relative captions", *(["captions"] if is_file(folder / SINGLE) else [])]
 
 
 def _names(path: Path) -> list[str]:
@@ -104,7 +105,7 @@ def _names(path: Path) -> list[str]:
 def _single(folder: Path, listed: set[str]) -> dict[str, list[str]]:
     """Captions of single images, where that file is there."""
     said: dict[str, list[str]] = {}
-    if (folder / SINGLE).is_file():
+    if is_file(folder / SINGLE):
         for row in read_list(folder / SINGLE, ("ImageName", "Caption")):
             if row["ImageName"] in listed and str(row["Caption"]).strip():
                 said.setdefault(str(row["ImageName"]), []).append(str(row["Caption"]))

@@ -14,6 +14,7 @@ from xretrieve.data.base import Triplet
 from xretrieve.data.triplets import ComposedDataset, Listed, Lost
 from xretrieve.errors import XRetrieveError
 from xretrieve.utils.files import data_root, read_json
+from xretrieve.utils.paths import is_file
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def folder_of(root: str | Path | None, names: Sequence[str], marker: str, datase
 
 def need(paths: Iterable[Path], dataset: str) -> None:
     """An error that names the first missing files of a layout."""
-    missing = [str(path) for path in paths if not path.is_file()]
+    missing = [str(path) for path in paths if not is_file(path)]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise XRetrieveError(f"{dataset}: missing {', '.join(missing[:3])}{more}; get the whole annotation archive")

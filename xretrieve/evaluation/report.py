@@ -20,6 +20,7 @@ from xretrieve.evaluation.ranks import RankCounts
 from xretrieve.evaluation.rows import MemberRow, PublishedRow
 from xretrieve.evaluation.samples import Sample
 from xretrieve.utils.files import atomic_path, read_json, write_json, write_text
+from xretrieve.utils.paths import is_file, is_there
 
 FORMAT = 1
 
@@ -119,7 +120,7 @@ class Report:
             rows, published, log: see :func:`xretrieve.evaluation.html.render`; ``log`` defaults to ``folder/log.csv``.
         """
         folder = Path(folder)
-        if log is None and (folder / "log.csv").is_file():
+        if log is None and is_file(folder / "log.csv"):
             log = folder / "log.csv"
         page = self.page(rows=rows, published=published, log=log)
         arrays = self._arrays()
@@ -178,9 +179,9 @@ class Report:
         A report of query sets comes back as a :class:`~xretrieve.evaluation.round_report.RoundsReport`.
         """
         folder = Path(folder)
-        if not folder.exists():
+        if not is_there(folder):
             raise XRetrieveError(f"no run folder {str(folder)!r}; give the folder of a run that was evaluated")
-        if not (folder / "report.json").is_file() or not (folder / "ranks.npz").is_file():
+        if not is_file(folder / "report.json") or not is_file(folder / "ranks.npz"):
             raise XRetrieveError(
                 f"{folder} holds no report (report.json and ranks.npz); run `xretrieve evaluate {folder}`"
             )

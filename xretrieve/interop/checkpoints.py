@@ -31,6 +31,7 @@ from xretrieve.interop.parts import (
 from xretrieve.interop.set_checkpoints import drilldown_state, hmrn_options
 from xretrieve.matcher import Matcher
 from xretrieve.utils.files import atomic_folder, content_hash, write_json
+from xretrieve.utils.paths import expand, is_file, is_folder, is_there
 
 ENCODERS = ("img_enc", "txt_enc")
 PARTS = {
@@ -70,11 +71,11 @@ def import_checkpoint(
     Returns:
         The matcher: `regions`, `words` (over query sets `sentences`) and the head.
     """
-    path, out = Path(path).expanduser(), Path(out)
+    path, out = expand(path), Path(out)
     check_family(family)
     if family not in PARTS:
         raise XRetrieveError(f"there are no published checkpoints of {family}; known families: {', '.join(PARTS)}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_there(out) and (not is_folder(out) or any(out.iterdir())):
         raise XRetrieveError(f"{out} exists already; name a new folder")
     stored, where = read_checkpoint(path), str(path)
     if family == "combiner":
@@ -124,7 +125,7 @@ def _written(matcher: Matcher, stored: Mapping[str, Any], family: str, path: Pat
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The dict in a checkpoint file; a file with anything but tensors, plain values and a namespace is refused."""
-    if not path.is_file():
+    if not is_file(path):
         raise XRetrieveError(f"no checkpoint file {path}")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):

@@ -13,6 +13,7 @@ from xretrieve.sharing.card import Source, model_card
 from xretrieve.sharing.graphs import export_graphs
 from xretrieve.sharing.hub import fetch, push
 from xretrieve.utils.files import atomic_folder, write_json, write_text
+from xretrieve.utils.paths import is_there
 
 Kind = Literal["folder", "onnx"]
 __all__ = ["Kind", "export", "fetch", "push"]
@@ -40,7 +41,7 @@ def export(
         XRetrieveError: no such run, ``out`` is there, or the model cannot be exported so.
     """
     out = Path(out)
-    if out.exists() and not overwrite:
+    if is_there(out) and not overwrite:
         raise XRetrieveError(f"{out} is there already: --overwrite replaces it, --out DIR goes elsewhere")
     matcher = load(run)
     source = Source.of(run, matcher)

@@ -19,6 +19,7 @@ from xretrieve.evaluation.report import Report
 from xretrieve.matcher import HUB, Matcher
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import load_recipe
+from xretrieve.utils.paths import is_file
 from xretrieve.version import __version__
 
 ASK = {
@@ -79,11 +80,11 @@ class Source:
     def of(cls, run: str | Path, matcher: Matcher | Ensemble) -> Source:
         """Read a run folder; a report of other weights than the run now has is an error."""
         folder = Path(run)
-        if not (folder / "recipe.yaml").is_file():
+        if not is_file(folder / "recipe.yaml"):
             return cls()
         reports = []
         for path in [folder / "report.json", *sorted(folder.glob("*/report.json"))]:
-            if path.is_file():
+            if is_file(path):
                 report = Report.load(path.parent)
                 if report.matcher.get("fingerprint") != matcher.fingerprint():
                     raise XRetrieveError(

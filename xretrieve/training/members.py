@@ -19,6 +19,7 @@ from xretrieve.training.recipes import as_items, load_recipe
 from xretrieve.training.run import Run, external, open_folder, preflight, save_report, train
 from xretrieve.training.skipped import skipped_warnings
 from xretrieve.utils.files import atomic_folder, read_json
+from xretrieve.utils.paths import expand, is_file, is_folder
 
 KEPT = ("recipe.yaml", "log.csv", "curves.png", "matcher", "report.json", "report.html", "ranks.npz", "skipped.json")
 
@@ -26,8 +27,8 @@ KEPT = ("recipe.yaml", "log.csv", "curves.png", "matcher", "report.json", "repor
 def member_source(recipe: Recipe, member: MemberConfig) -> Recipe | Path:
     """What a member is made from: its recipe with the ensemble's dataset, protocol, seed and overrides, or the folder
     of a finished run."""
-    folder = Path(member.recipe).expanduser()
-    if (folder / "recipe.yaml").is_file():
+    folder = expand(member.recipe)
+    if is_file(folder / "recipe.yaml"):
         if member.overrides:
             raise XRetrieveError(f"member {member.recipe} is a run that is there already: it takes no overrides")
         single = not Run.open(folder).recipe.members  # an unfinished run is an error that says how to finish it
@@ -38,7 +39,7 @@ def member_source(recipe: Recipe, member: MemberConfig) -> Recipe | Path:
         single = not made.members
     if not single:
         raise XRetrieveError(f"member {member.recipe} is an ensemble itself; list its members instead")
-    return folder if (folder / "recipe.yaml").is_file() else made
+    return folder if is_file(folder / "recipe.yaml") else made
 
 
 def flat(keys: dict[str, Any], before: str = "") -> dict[str, Any]:
@@ -69,7 +70,7 @@ def train_members(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool
         if isinstance(source, Recipe):
             preflight(source)
     open_folder(folder, recipe, resume, overwrite)
-    if (folder / "report.json").is_file():
+    if is_file(folder / "report.json"):
         return Run.open(folder)
     runs = []
     for name, source in sources.items():
@@ -92,12 +93,12 @@ def _device(accelerator: str) -> Any:
 
 def _copy(source: Path, place: Path) -> Run:
     """A finished run as a member: its weights and reports are copied, so that the ensemble is whole by itself."""
-    if not (place / "report.json").is_file():
+    if not is_file(place / "report.json"):
         with atomic_folder(place) as part:
             for name in KEPT:
-                if (source / name).is_dir():
+                if is_folder(source / name):
                     shutil.copytree(source / name, part / name)
-                elif (source / name).is_file():
+                elif is_file(source / name):
                     shutil.copy2(source / name, part / name)
     return Run.open(place)
 
@@ -119,9 +120,9 @@ def member_reports(folder: Path, report: Report) -> list[Report]:
     """Of the run folder of an ensemble: its members' own reports, where they can stand beside this one."""
     from xretrieve.evaluation.html import comparable
 
-    names = read_json(folder / FILE)["members"] if (folder / FILE).is_file() else []
+    names = read_json(folder / FILE)["members"] if is_file(folder / FILE) else []
     places = [folder / "members" / name for name in names]
-    found = [Report.load(place) for place in places if (place / "report.json").is_file()]
+    found = [Report.load(place) for place in places if is_file(place / "report.json")]
     return [own for own in found if comparable(own, report) and own.image_ids == report.image_ids]
 
 

@@ -12,6 +12,7 @@ from xretrieve.config import apply_overrides, from_dict, parse_yaml, to_dict
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.training.recipe import DatasetConfig, Recipe
 from xretrieve.utils.files import data_root, write_text
+from xretrieve.utils.paths import expand, is_file, is_folder, is_there
 from xretrieve.utils.texts import read_text
 
 Overrides = Mapping[str, Any] | Sequence[str] | None
@@ -21,7 +22,7 @@ def recipe_folders() -> list[Path]:
     """Where recipes are looked for, in this order: ./tasks, tasks/ beside the package (a checkout), the installed."""
     package = Path(__file__).resolve().parent.parent
     folders = [Path("tasks"), package.parent / "tasks", package / "tasks"]
-    return [f for f in folders if f.is_dir()]
+    return [f for f in folders if is_folder(f)]
 
 
 def list_recipes() -> list[str]:
@@ -69,7 +70,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 def recipe_of(run: str) -> dict[str, Any]:
     """The recipe of a run as plain keys, empty for a model name; ``dataset: NAME`` and ``{name: NAME}`` both work."""
     path = Path(run) / "recipe.yaml"
-    if not path.is_file():
+    if not is_file(path):
         return {}
     recipe = read_recipe(path)
     if isinstance(recipe.get("dataset"), str):
@@ -90,7 +91,7 @@ def dataset_config(
     """
     own = recipe_of(run).get("dataset", {})
     if name is None and "name" not in own:
-        if ":" not in run and not Path(run).exists():
+        if ":" not in run and not is_there(Path(run)):
             raise XRetrieveError(
                 f"no run folder {run!r}; give a run folder, or with --dataset NAME a model such as 'open_clip:ARCH/TAG'"
             )
@@ -123,9 +124,9 @@ def save_recipe(recipe: Recipe, path: str | Path) -> None:
 
 def find_weights(given: str, root: str | Path | None) -> Path:
     """A weights file as given, or below the data root."""
-    tried = [Path(given).expanduser(), data_root(root) / given]
+    tried = [expand(given), data_root(root) / given]
     for path in tried:
-        if path.is_file():
+        if is_file(path):
             return path
     raise XRetrieveError(
         f"weights: no file {given!r}; looked for {tried[0]} and {tried[1]} (set XRETRIEVE_DATA to your data root, or "
@@ -134,9 +135,9 @@ def find_weights(given: str, root: str | Path | None) -> Path:
 
 
 def _find(name: str) -> Path:
-    path = Path(name).expanduser()
+    path = expand(name)
     if path.suffix in (".yaml", ".yml"):
-        if path.is_file():
+        if is_file(path):
             return path
         raise XRetrieveError(f"no recipe file {path}; `xretrieve train --list` names the recipes")
     matches = recipes_named(name)
@@ -147,4 +148,4 @@ def _find(name: str) -> Path:
 
 
 def _file(name: str) -> Path | None:
-    return next((f for f in (folder / f"{name}.yaml" for folder in recipe_folders()) if f.is_file()), None)
+    return next((f for f in (folder / f"{name}.yaml" for folder in recipe_folders()) if is_file(f)), None)

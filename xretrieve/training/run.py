@@ -30,6 +30,7 @@ from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import Overrides, as_items, find_weights, load_recipe, save_recipe
 from xretrieve.training.skipped import skipped_warnings
 from xretrieve.utils.files import read_json
+from xretrieve.utils.paths import is_file
 
 if TYPE_CHECKING:
     from xretrieve.ensemble import Ensemble
@@ -62,7 +63,7 @@ class Run:
         from xretrieve.evaluation.report import Report
 
         folder = Path(folder)
-        if not (folder / "report.json").is_file():
+        if not is_file(folder / "report.json"):
             raise XRetrieveError(
                 f"{folder} holds no finished run (no report.json); "
                 f"`xretrieve train RECIPE --out {folder} --resume` finishes it"
@@ -138,7 +139,7 @@ def train(
     fabric = _fabric(devices, accelerator)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         open_folder(folder, chosen, resume, overwrite)
-        if (folder / "report.json").is_file():
+        if is_file(folder / "report.json"):
             return Run.open(folder)
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):  # the caller's random state is left as it was
@@ -223,7 +224,7 @@ def external() -> bool:
 def open_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
     """Make the run folder and write the recipe into it; a run that lies there is an error, or goes on, or goes."""
     stored = folder / "recipe.yaml"
-    if resume and stored.is_file():
+    if resume and is_file(stored):
         before, now = to_dict(load_recipe(stored)), to_dict(recipe)
         changed = first_difference(before, now)
         if changed:
@@ -234,7 +235,7 @@ def open_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> 
         raise XRetrieveError(
             f"{folder} already holds a run: --resume continues it, --overwrite replaces it, --out DIR goes elsewhere"
         )
-    elif overwrite or stored.is_file():
+    elif overwrite or is_file(stored):
         for name in OURS:
             (folder / name).unlink(missing_ok=True)
         for name in ("matcher", "last", "tensorboard", "members"):
@@ -246,7 +247,7 @@ def open_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> 
 def _holds_steps(folder: Path) -> bool:
     """Whether there is anything to lose: a start that failed at once leaves a recipe and the start weights only."""
     point = find_point(folder)
-    started = (folder / "report.json").is_file() or (point is not None and load_progress(point).total > 0)
+    started = is_file(folder / "report.json") or (point is not None and load_progress(point).total > 0)
     return started or any(_holds_steps(member) for member in folder.glob("members/*"))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from xretrieve.utils.atomic import atomic_folder, atomic_path, recover_folder
 from xretrieve.utils.checksums import stamped
 from xretrieve.utils.locks import locked
+from xretrieve.utils.paths import expand
 from xretrieve.utils.texts import encode, parse_json, read_text
 
 __all__ = ["atomic_folder", "atomic_path", "cache_root", "content_hash", "data_root", "locked", "read_json",
@@ -46,9 +47,9 @@ def content_hash(path: str | Path) -> str:
 
 def data_root(root: str | Path | None = None) -> Path:
     """The data root: the argument, else ``XRETRIEVE_DATA``, else ``./data``."""
-    return Path(root or os.environ.get("XRETRIEVE_DATA") or "data").expanduser()
+    return expand(root or os.environ.get("XRETRIEVE_DATA") or "data")
 
 
 def cache_root() -> Path:
     """Where caches live: ``XRETRIEVE_CACHE``, else ``~/.cache/xretrieve``."""
-    return Path(os.environ.get("XRETRIEVE_CACHE") or "~/.cache/xretrieve").expanduser()
+    return expand(os.environ.get("XRETRIEVE_CACHE") or "~/.cache/xretrieve")

@@ -12,6 +12,7 @@ from xretrieve.data.products.rule import digest, triplets
 from xretrieve.data.triplet_annotations import TripletAnnotations, TripletRecord, folder_of
 from xretrieve.data.triplets import ComposedDataset
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.paths import expand, is_file
 
 NAME, FILE = "products", "products.jsonl"
 
@@ -44,8 +45,8 @@ def annotations(
         train, val, test: only the first so many photos of that split and the triplets among them, for quick tries.
     """
     split = canonical_split(split)
-    path = Path(file).expanduser() if file else folder_of(root, (NAME,), FILE, NAME) / FILE
-    products, notes = _catalogue(str(path.resolve()), path.stat().st_mtime_ns if path.is_file() else 0)
+    path = expand(file) if file else folder_of(root, (NAME,), FILE, NAME) / FILE
+    products, notes = _catalogue(str(path.resolve()), path.stat().st_mtime_ns if is_file(path) else 0)
     images = [p for p in products if p.split == split]
     size = {"train": train, "val": val, "test": test}[split]
     if size is not None and size < len(images):
@@ -92,7 +93,7 @@ def _catalogue(path: str, changed: int) -> tuple[list[Product], list[str]]:
 
 
 def _photo(path: Path) -> Path | None:
-    return path if path.is_file() else None
+    return path if is_file(path) else None
 
 
 def _metadata(p: Product) -> dict[str, Any]:

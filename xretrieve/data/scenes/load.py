@@ -15,6 +15,7 @@ from xretrieve.data.scenes.meant import meant
 from xretrieve.data.scenes.options import VERSION, SceneOptions
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.utils.files import cache_root, locked, read_json
+from xretrieve.utils.paths import expand
 from xretrieve.utils.texts import BrokenJsonError, json_lines
 
 
@@ -34,7 +35,7 @@ def load(root: str | Path | None = None, split: str = "test", **options: Any) ->
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     wanted = from_dict(SceneOptions, options, "scenes")
-    base = cache_root() / "scenes" if root is None else Path(root).expanduser()
+    base = cache_root() / "scenes" if root is None else expand(root)
     folder = base if (base / "meta.json").is_file() else ensure(base, wanted)
     _check(folder, wanted, options)
     return _read(folder, split)
@@ -42,7 +43,7 @@ def load(root: str | Path | None = None, split: str = "test", **options: Any) ->
 
 def found(root: str | Path | None = None) -> list[str]:
     """The sets that are already generated, as ``<folder> (<pictures> pictures)``."""
-    base = cache_root() / "scenes" if root is None else Path(root).expanduser()
+    base = cache_root() / "scenes" if root is None else expand(root)
     sets = []
     for path in sorted([*base.glob("scenes-*/meta.json"), *base.glob("meta.json")]):
         meta = read_json(path)

@@ -14,6 +14,7 @@ from xretrieve.data.visual_genome.phrases import LINES, Phrases, lines, read_phr
 from xretrieve.data.visual_genome.places import SPLITS, base, find, places, read_ids, split_ids
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.utils.files import write_json
+from xretrieve.utils.paths import expand, is_folder
 
 LAYOUTS = ("regions", "photos")
 PHOTOS = ("VG_100K", "VG_100K_2")
@@ -146,8 +147,8 @@ def extract(root: str | Path | None, out: str | Path | None = None) -> list[Path
 def _pictures(folder: Path, photos: str | None) -> PictureIndex:
     if photos is None:
         return PictureIndex([place / name for name in PHOTOS for place in places(folder)])
-    chosen = Path(photos).expanduser()
-    if not chosen.is_dir():
+    chosen = expand(photos)
+    if not is_folder(chosen):
         raise XRetrieveError(f"photos={photos!r}: no such folder")
     return PictureIndex([chosen])
 

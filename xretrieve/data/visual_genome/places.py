@@ -10,6 +10,7 @@ from pathlib import Path
 from xretrieve.data.annotations import NothingFoundError, canonical_split
 from xretrieve.errors import XRetrieveError
 from xretrieve.utils.files import data_root
+from xretrieve.utils.paths import is_file, is_folder, is_there
 from xretrieve.utils.texts import read_text
 
 SPLITS = ("train", "val", "test")
@@ -18,12 +19,12 @@ SPLITS = ("train", "val", "test")
 def base(root: str | Path | None) -> Path:
     """The dataset's folder: ``visual_genome`` or ``vg`` below the data root, or the root itself."""
     folder = data_root(root)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise XRetrieveError(f"no data root {str(folder)!r} (no such folder); give --root, root= or XRETRIEVE_DATA")
     own = folder / "visual_genome"
-    if own.is_dir():
+    if is_folder(own):
         return own
-    flat = any((folder / sub / f"vg_{split}.txt").is_file() for sub in (".", "caches") for split in SPLITS)
+    flat = any(is_file(folder / sub / f"vg_{split}.txt") for sub in (".", "caches") for split in SPLITS)
     return folder if flat else own
 
 
@@ -34,7 +35,7 @@ def places(folder: Path) -> list[Path]:
 
 def find(folder: Path, name: str) -> Path | None:
     """The first file or folder of this name, or None."""
-    return next((place / name for place in places(folder) if (place / name).exists()), None)
+    return next((place / name for place in places(folder) if is_there(place / name)), None)
 
 
 def split_ids(folder: Path, split: str) -> list[int]:
@@ -54,7 +55,7 @@ def split_ids(folder: Path, split: str) -> list[int]:
     own = set(ids)
     for other in SPLITS:
         beside = path.with_name(f"vg_{other}.txt")
-        if beside != path and beside.is_file():
+        if beside != path and is_file(beside):
             shared = own & set(read_ids(beside))
             if shared:
                 raise XRetrieveError(

@@ -32,7 +32,8 @@ def overview(context: typer.Context) -> None:
 def list_datasets(root: str | None = ROOT, as_json: AsJson = False) -> None:
     """Name the datasets, their tasks, and what of each lies under the data root."""
     from xretrieve.data import datasets
-    from xretrieve.utils.files import data_root, is_folder
+    from xretrieve.utils.files import data_root
+    from xretrieve.utils.paths import is_folder
     from xretrieve.utils.plugins import usable
 
     rows = []

@@ -13,7 +13,7 @@ from xretrieve.data.base import Region, RetrievalDataset, Triplet
 from xretrieve.data.scenes.generate import SPLITS, generate
 from xretrieve.data.scenes.meant import meant
 from xretrieve.data.scenes.options import VERSION, SceneOptions
-from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.errors import DiskError, XRetrieveError, unknown
 from xretrieve.utils.files import cache_root, locked, read_json
 from xretrieve.utils.paths import expand
 from xretrieve.utils.texts import BrokenJsonError, json_lines
@@ -60,9 +60,9 @@ def ensure(base: str | Path, options: SceneOptions) -> Path:
             with locked(folder):
                 if not (folder / "meta.json").is_file():  # else another process was quicker
                     generate(folder, options, _on_terminal if sys.stderr.isatty() else None)
-        except OSError as error:
+        except (OSError, DiskError) as error:
             raise XRetrieveError(
-                f"scenes cannot be generated in {folder.parent}: {error.strerror or error}; "
+                f"scenes cannot be generated in {folder.parent}: {getattr(error, 'strerror', None) or error}; "
                 "give a folder that can be written as root, or set XRETRIEVE_CACHE"
             ) from error
     return folder

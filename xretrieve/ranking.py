@@ -191,7 +191,7 @@ def thumbnail(picture: Any, size: int = THUMBNAIL) -> str:
     if picture is None:
         return ""
     try:
-        image = read_picture(picture).copy()
+        image = read_picture(picture, side=size).copy()
     except XRetrieveError:
         return ""
     image.thumbnail((size, size))

@@ -25,7 +25,7 @@ SIDE = 1600  # pixels: sent pictures are shrunk to it at once, for models read l
 def sent_picture(data: bytes, max_pixels: int) -> Image:
     """An RGB picture of at most 1600 pixels a side, from the bytes of a file; what is none is status 400."""
     try:
-        picture = read_picture(data, max_pixels)
+        picture = read_picture(data, max_pixels, SIDE)
     except XRetrieveError as error:
         raise ApiError(400, str(error)) from error
     picture.thumbnail((SIDE, SIDE))
@@ -44,14 +44,9 @@ def from_base64(text: str) -> bytes:
 
 
 class Copies:
-    """JPEG copies of picture files; those asked for last are kept.
+    """JPEG copies of picture files; those asked for last are kept."""
 
-    Args:
-        max_pixels: files of more are not decoded.
-    """
-
-    def __init__(self, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
+    def __init__(self) -> None:
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -72,7 +67,7 @@ class Copies:
                 self._kept.move_to_end(tag)
                 return self._kept[tag]
         try:
-            picture = read_picture(path, self._max_pixels)
+            picture = read_picture(path, side=size)
         except XRetrieveError as error:
             sentence = str(error).replace(str(path), path.name)
             raise ApiError(404, f"the picture cannot be shown: {sentence}") from error

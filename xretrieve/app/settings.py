@@ -23,7 +23,7 @@ class Settings:
             for this machine are answered, so that no web page can reach it under a name of its own.
         max_body: bytes of a request.
         body_seconds: that a request may take to arrive.
-        max_pixels: of a picture, sent or indexed; more is refused before it is decoded.
+        max_pixels: of a picture that is sent; more is refused before it is decoded.
         max_text: characters of one text.
         max_texts: texts of one query, and sentences of a session.
         max_k: results.
@@ -40,7 +40,7 @@ class Settings:
     hosts: str = ""
     max_body: int = 12 * 2**20
     body_seconds: float = 60.0
-    max_pixels: int = 50_000_000
+    max_pixels: int = 250_000_000
     max_text: int = 1000
     max_texts: int = LIMIT
     max_k: int = 200

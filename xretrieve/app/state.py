@@ -41,4 +41,4 @@ class State:
         metrics.watch("xretrieve_sessions", "Open sessions", lambda: len(sessions))
         metrics.watch("xretrieve_pictures", "Pictures in the index", lambda: len(gallery))
         decoders = CapacityLimiter(DECODERS)
-        return cls(gallery, settings, metrics, worker, sessions, Copies(settings.max_pixels), decoders)
+        return cls(gallery, settings, metrics, worker, sessions, Copies(), decoders)

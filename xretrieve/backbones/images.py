@@ -21,6 +21,7 @@ from xretrieve.data.pictures import picture_size, read_picture
 from xretrieve.errors import XRetrieveError
 
 _THREADS = max(1, min(8, os.cpu_count() or 1))
+THIN = 16  # times longer than wide: of a longer picture the middle is taken before it is enlarged
 
 
 class ImageBackbone(Backbone):
@@ -58,9 +59,31 @@ class ImageBackbone(Backbone):
         with ThreadPoolExecutor(_THREADS) as pool:
             return torch.stack(list(pool.map(self._read, items)))
 
+    def middle(self, picture: Image.Image) -> Image.Image:
+        """A picture without what the central crop throws away, where that is nearly all of it.
+
+        A line of 1 x 20,000 pixels would be enlarged to 224 x 4,480,000 before its middle is cut out. The middle is at
+        the same place and scale as without this; pictures up to 16 times longer than wide are left as they are.
+        """
+        how = self.fit()
+        kind = "shortest" if how is None else how[2]
+        short, long = min(picture.size), max(picture.size)
+        if kind == "squash" or long <= THIN * short or (kind == "longest" and how and short * min(how[0]) >= long):
+            return picture
+        kept = THIN * short + (long - THIN * short) % 2  # the same number of pixels goes on both sides
+        start = (long - kept) // 2
+        wide = picture.width > picture.height
+        return picture.crop((start, 0, start + kept, short) if wide else (0, start, short, start + kept))
+
     def _read(self, item: Any) -> Tensor:
         if isinstance(item, FeatureRow):
             raise XRetrieveError(
                 f"{self.name} reads pictures, but {item.path} holds region features; use the regions backbone"
             )
-        return self.transform(read_picture(cast("str | Path | Image.Image", item)))
+        picture = self.middle(read_picture(cast("str | Path | Image.Image", item)))
+        try:
+            return self.transform(picture)
+        except Exception as error:  # one odd picture must not end the work on the others
+            named = str(item) if isinstance(item, (str, Path)) else "the picture that was given"
+            said = " ".join(str(error).split())[:160] or type(error).__name__
+            raise XRetrieveError(f"{named}: {self.name} cannot take this picture ({said})") from error

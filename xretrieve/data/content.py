@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from xretrieve.data.pictures import shrinking
 from xretrieve.errors import XRetrieveError
 from xretrieve.utils.files import content_hash
 
@@ -55,6 +56,12 @@ class ContentKeys:
             return _keys(items, None)[0]
 
 
+def _key_of_file(path: Path) -> bytes:
+    """SHA-256 of the file; another one where it is read smaller than it is, for its features then are others."""
+    key, times = bytes.fromhex(content_hash(path)), shrinking(path)
+    return key if times == 1 else hashlib.sha256(key + f"read at 1/{times}".encode()).digest()
+
+
 def _keys(items: Sequence[Any], memory: sqlite3.Connection | None) -> tuple[list[bytes | XRetrieveError], list[_Row]]:
     found: list[bytes | XRetrieveError] = []
     new: list[_Row] = []
@@ -71,7 +78,7 @@ def _keys(items: Sequence[Any], memory: sqlite3.Connection | None) -> tuple[list
             asked = "select size, time, key from files where path = ?"
             row = memory.execute(asked, (place,)).fetchone() if memory is not None else None
             if row is None or row[:2] != (stat.st_size, stat.st_mtime_ns):
-                row = (stat.st_size, stat.st_mtime_ns, bytes.fromhex(content_hash(path)))
+                row = (stat.st_size, stat.st_mtime_ns, _key_of_file(path))
                 new.append((place, *row))
             found.append(row[2])
         except OSError as error:

@@ -79,7 +79,7 @@ def page(data: RetrievalDataset, shown: Sequence[dict[str, Any]], width: int = 3
 def _embedded(path: Any, width: int) -> str:
     from xretrieve.data.pictures import read_picture
 
-    picture = read_picture(path)
+    picture = read_picture(path, side=2 * width)
     picture.thumbnail((width, width * 2))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)

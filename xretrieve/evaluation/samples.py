@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.metrics import DIRECTIONS, fold_members
 from xretrieve.evaluation.ranks import RankCounts, top_k
 
@@ -123,18 +123,12 @@ def pictures_of(samples: Sequence[Sample]) -> list[str]:
 
 def thumbnail(image: Any, height: int = 132) -> bytes | None:
     """A small JPEG of a path or PIL image; None for what is no picture (feature rows) or cannot be read."""
-    from PIL import Image, ImageOps
+    from xretrieve.data.pictures import read_picture
 
-    if isinstance(image, (str, Path)):
-        try:
-            with Image.open(image) as opened:
-                opened.draft("RGB", (4 * height, 2 * height))  # JPEG decodes at a fraction of its size
-                image = ImageOps.exif_transpose(opened).convert("RGB")
-        except (OSError, ValueError):
-            return None
-    if not hasattr(image, "convert"):
+    try:
+        small = read_picture(image, side=2 * height)
+    except XRetrieveError:
         return None
-    small = image.convert("RGB")
     small.thumbnail((3 * height, height))
     out = io.BytesIO()
     small.save(out, "JPEG", quality=72, optimize=True)

@@ -31,6 +31,8 @@ def contact_sheet(
     """
     from PIL import Image, ImageDraw
 
+    from xretrieve.data.pictures import picture_size, read_picture
+
     if n < 1 or columns < 1:
         raise XRetrieveError(f"contact sheet of {n} pictures in {columns} columns: write 1 or more of both")
     n = min(n, len(dataset))
@@ -52,10 +54,10 @@ def contact_sheet(
         if isinstance(source, FeatureRow):
             raise XRetrieveError(f"{dataset.name}/{dataset.split} holds features; there are no pictures to show")
         x, y = 10 + row % columns * width, 10 + sum(heights[: row // columns])
-        with Image.open(source) as picture:
-            scale = side / max(picture.size)
-            shape = [max(1, round(s * scale)) for s in picture.size]
-            shown = picture.convert("RGB").resize(shape, Image.Resampling.LANCZOS)
+        size = picture_size(source)
+        scale = side / max(size)
+        shape = [max(1, round(s * scale)) for s in size]
+        shown = read_picture(source).resize(shape, Image.Resampling.LANCZOS)
         sheet.paste(shown, (x, y))
         for i, region in enumerate(dataset.regions[row] if boxes and dataset.regions else []):
             left, top, w, h = (v * scale for v in region.box)

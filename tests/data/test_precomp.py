@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xretrieve.backbones import create_backbone
 from xretrieve.data import datasets
 from xretrieve.data.base import FeatureRow
+from xretrieve.data.check import check
 from xretrieve.data.flickr30k import CLASSIC
 from xretrieve.data.precomp import bad_feature_rows, read_lines
 from xretrieve.data.prepare import convert_folder
@@ -79,7 +81,8 @@ def test_dev_limit_cuts_validation_only_and_is_off_by_default(data_root: Path, t
 
 def test_images_stored_once_or_five_times_are_the_same_dataset(tmp_path: Path) -> None:
     write(tmp_path / "once", 4, rows=4)
-    write(tmp_path / "five", 4, rows=20)
+    path = write(tmp_path / "five", 4, rows=20) / "test_ims.npy"
+    np.save(path, np.repeat(np.load(path)[::5], 5, 0))
     once, five = (datasets.load("flickr30k", tmp_path / kind) for kind in ("once", "five"))
     assert [i.row for i in once.images if isinstance(i, FeatureRow)] == [0, 1, 2, 3]
     assert [i.row for i in five.images if isinstance(i, FeatureRow)] == [0, 5, 10, 15]
@@ -207,6 +210,43 @@ def test_captions_without_features_say_which_file_is_missing(tmp_path: Path) -> 
     with pytest.raises(XRetrieveError, match=r"captions are in .*test_caps.txt.*looked in .*test_ims.npy"):
         datasets.load("flickr30k", tmp_path)
     assert len(datasets.captions("flickr30k", tmp_path, "test")) == 20
+
+
+def test_a_caption_for_each_image_is_no_image_stored_five_times(tmp_path: Path) -> None:
+    """The counts are those of images stored five times; the rows differ, so they are images."""
+    for ids in (None, [f"p{i}" for i in range(20)]):
+        write(tmp_path, rows=20, ids=ids, lines=[f"caption {i}" for i in range(20)])
+        data = datasets.load("flickr30k", tmp_path)
+        assert [i.row for i in data.images if isinstance(i, FeatureRow)] == list(range(20)) == data.owner.tolist()
+        assert data.image_ids == (ids or [str(i) for i in range(20)])
+        report = check("flickr30k", tmp_path, "test")
+        assert report.splits[0].images == 20 and "stored once" in " ".join(report.splits[0].notes)
+        assert convert_folder(CLASSIC, tmp_path) == [], "nothing is thrown away"
+    (tmp_path / "f30k_precomp" / "test_ids.txt").unlink()
+    write(tmp_path, rows=7, lines=[f"caption {i}" for i in range(7)])
+    assert len(datasets.load("flickr30k", tmp_path)) == 7
+
+
+def test_rows_that_are_copies_in_some_places_only_are_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, 8, rows=40) / "test_ims.npy"
+    features = np.repeat(np.load(path)[::5], 5, 0)
+    features[17] += 1
+    np.save(path, features)
+    with pytest.raises(XRetrieveError, match=r"each 5 rows are equal, in others not \(rows 15 to 19\)"):
+        datasets.load("flickr30k", tmp_path)
+
+
+def test_regions_of_zeros_are_padding_and_the_check_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path, 4) / "test_ims.npy"
+    features = np.load(path)
+    features[1, 2], features[3, 1:] = 0, 0
+    np.save(path, features)
+    data = datasets.load("flickr30k", tmp_path)
+    tokens = create_backbone("regions", dim=2).encode(data.images)
+    assert tokens.mask.tolist() == [[True] * 3, [True, True, False], [True] * 3, [True, False, False]]
+    assert tokens.pooled.tolist() == [[1, 1], [2, 2], [3, 3], [4, 4]], "means over what is there"
+    notes = " ".join(check("flickr30k", tmp_path, "test").splits[0].notes)
+    assert "regions of nothing but zeros, 3 in 2 of 4 images that were looked at, are padding" in notes
 
 
 def test_rows_of_nan_or_zeros_are_found(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Precomputed region features: rows of a memory-mapped ``*_ims.npy`` (N,R,F), the layout of SCAN and its successors.
 
-Where images have fewer regions than others, ``<name>_mask.npy`` (N,R) bool lies beside ``<name>.npy``.
+Where images have fewer regions than others, ``<name>_mask.npy`` (N,R) bool lies beside ``<name>.npy``; regions of
+nothing but zeros are masked too.
 """
 
 from __future__ import annotations
@@ -128,7 +129,11 @@ class Regions(Backbone):
             raise XRetrieveError(f"{item.path}: row {item.row} holds NaN or infinite values; extract it again")
         if not row.any():
             raise XRetrieveError(f"{item.path}: row {item.row} is all zeros; extract it again")
-        return row, mask[item.row] if mask is not None else np.ones(len(row), bool)
+        there = row.any(1)  # what is all zeros was filled up by whoever wrote the file
+        real = mask[item.row] & there if mask is not None else there
+        if not real.any():
+            raise XRetrieveError(f"{item.path}: row {item.row} is all zeros where its mask is true; extract it again")
+        return row, real
 
     def __getstate__(self) -> dict[str, Any]:
         """Without open maps: copies and other processes open the files themselves."""

@@ -12,11 +12,12 @@ from xretrieve.data.annotations import SPLITS, Annotations, ImageRecord, Nothing
 from xretrieve.data.base import FeatureRow
 from xretrieve.data.info import DatasetInfo
 from xretrieve.data.picture_index import picture_problem
-from xretrieve.data.precomp import bad_feature_rows, feature_header
+from xretrieve.data.precomp import bad_feature_rows, feature_header, padded_rows
 from xretrieve.data.triplet_annotations import TripletAnnotations
 from xretrieve.errors import UnknownNameError, XRetrieveError
 from xretrieve.utils.files import data_root
 
+SAMPLE = 50  # images whose rows are looked at without --read
 FIRST = 5  # how many names of missing or broken files a report lists
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -153,7 +154,7 @@ def _check_split(
         result.queries_here = sum(not found.lost(query, present) for query in found.queries)
         result.usable = len(here) > len(broken) and result.queries_here > 0
     result.effect = _effect(result, found)
-    result.notes = _notes(result, found, card)
+    result.notes = _notes(result, found, card, read)
     return result
 
 
@@ -227,7 +228,7 @@ def _of_queries(result: SplitCheck, found: TripletAnnotations) -> list[str]:
     return said
 
 
-def _notes(result: SplitCheck, found: Annotations, card: DatasetInfo | None) -> list[str]:
+def _notes(result: SplitCheck, found: Annotations, card: DatasetInfo | None, read: bool) -> list[str]:
     notes = list(found.notes)
     images_of: dict[str, set[int]] = {}
     for row, record in enumerate(found.images):
@@ -251,4 +252,11 @@ def _notes(result: SplitCheck, found: Annotations, card: DatasetInfo | None) -> 
         stored = "five times each" if header.shape[0] == result.captions != len(rows) else "once"
         n, regions, width = header.shape
         notes.append(f"features: {n:,} rows of {regions} x {width} {header.dtype}, stored {stored}")
+        looked = rows if read else rows[:: max(1, len(rows) // SAMPLE)]
+        padded = [zeros for zeros in padded_rows(header.path, [row.row for row in looked]) if 0 < zeros < regions]
+        if padded:
+            notes.append(
+                f"regions of nothing but zeros, {sum(padded):,} in {len(padded):,} of {len(looked):,} images that were "
+                "looked at, are padding: they are masked"
+            )
     return notes

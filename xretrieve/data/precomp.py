@@ -1,8 +1,9 @@
 """The precomp layout of SCAN and its successors: ``{split}_caps.txt``, ``{split}_ims.npy``, ``{split}_ids.txt``.
 
 ``*_ims.npy`` is (N, regions, features), up to 33 GB: here only its header is read, rows are memory-mapped where they
-are used. Lines 5i .. 5i+4 of the captions belong to image i. Some copies store every image five times, then the file
-has as many rows as there are captions and every fifth row is kept.
+are used. Lines 5i .. 5i+4 of the captions belong to image i. Some copies store every image five times: then the file
+has as many rows as there are captions, each five of them are equal, and every fifth is kept. Where they differ, each
+row is an image of its own, with one caption.
 """
 
 from __future__ import annotations
@@ -86,17 +87,18 @@ def precomp_annotations(
         raise XRetrieveError(f"{folder}: no {' or '.join(s + '_caps.txt' for s in stems)}")
     captions_file, features_file = folder / f"{stem}_caps.txt", folder / f"{stem}_ims.npy"
     captions = read_lines(captions_file)
-    n, left = divmod(len(captions), lines_per_image)
     stride = 1
     if is_file(features_file):
         rows = feature_header(features_file).shape[0]
         if rows == len(captions):
-            stride, n, left = lines_per_image, *divmod(rows, lines_per_image)  # every image stored once per caption
+            stride = copies(features_file, lines_per_image)
+            lines_per_image = lines_per_image if stride > 1 else 1
         elif rows * lines_per_image != len(captions):
             raise XRetrieveError(
                 f"{captions_file} has {len(captions):,} captions and {features_file.name} {rows:,} images: "
                 f"{lines_per_image} captions per image would be {rows * lines_per_image:,} lines"
             )
+    n, left = divmod(len(captions), lines_per_image)
     if left:
         raise XRetrieveError(
             f"{captions_file} has {len(captions):,} lines, not a multiple of {lines_per_image}; one is missing or extra"
@@ -114,6 +116,40 @@ def precomp_annotations(
             ImageRecord(image_id, image, [captions[c].strip() for c in lines], [str(c) for c in lines], metadata)
         )
     return Annotations(name, canonical_split(split), "precomp", str(captions_file), records, [str(features_file)])
+
+
+def copies(path: Path, times: int = 5) -> int:
+    """How often a feature file with a row for each caption stores an image: ``times``, or once.
+
+    The ids beside it say so where they are there; else the rows themselves, of which some groups are compared.
+    """
+    beside = path.with_name(path.name.replace("_ims.npy", "_ids.txt"))
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    groups, left = divmod(len(array), times)
+    ids = [line.strip() for line in read_lines(beside)] if is_file(beside) else []
+    if groups and not left and (len(ids) == groups or _repeated(ids, len(array), times)):
+        return times
+    if left or not groups or (len(ids) == len(array) and len(set(ids[:times])) == times):
+        return 1
+    sample = np.unique(np.linspace(0, groups - 1, 16).astype(int))
+    equal = [bool((array[g * times : (g + 1) * times] == array[g * times]).all()) for g in sample]
+    if all(equal) or not any(equal):
+        return times if equal[0] else 1
+    odd = int(sample[equal.index(sum(equal) * 2 < len(equal))])
+    raise XRetrieveError(
+        f"{path}: in some places each {times} rows are equal, in others not (rows {odd * times} to "
+        f"{(odd + 1) * times - 1}); are its rows in order? {beside.name} with an id for each row says what they are"
+    )
+
+
+def _repeated(ids: Sequence[str], rows: int, times: int) -> bool:
+    return len(ids) == rows and all(len(set(ids[i : i + times])) == 1 for i in range(0, rows, times))
+
+
+def padded_rows(path: Path, rows: Sequence[int]) -> list[int]:
+    """How many regions of each row hold nothing but zeros: places that a loader filled up, and no regions."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return [int((~np.asarray(array[row]).any(-1)).sum()) for row in rows]
 
 
 def bad_feature_rows(path: Path, rows: Sequence[int]) -> Iterator[tuple[int, str]]:

@@ -15,7 +15,7 @@ from xretrieve.data.annotations import NothingFoundError
 from xretrieve.data.base import FeatureRow
 from xretrieve.data.classic import Classic
 from xretrieve.data.karpathy import find_json, read_bytes
-from xretrieve.data.precomp import feature_header, read_lines
+from xretrieve.data.precomp import copies, feature_header, read_lines
 from xretrieve.errors import XRetrieveError
 from xretrieve.utils.files import atomic_path, data_root
 
@@ -113,8 +113,8 @@ def convert_features(folder: Path, stem: str, target: Path, lines_per_image: int
     source = folder / f"{stem}_ims.npy"
     header = feature_header(source)
     captions = len(read_lines(folder / f"{stem}_caps.txt"))
-    stride = lines_per_image if header.shape[0] == captions else 1
-    if stride == 1 and header.shape[0] * lines_per_image != captions:
+    stride = copies(source, lines_per_image) if header.shape[0] == captions else 1
+    if header.shape[0] != captions and header.shape[0] * lines_per_image != captions:
         raise XRetrieveError(
             f"{source} has {header.shape[0]:,} rows and {stem}_caps.txt {captions:,} captions; "
             f"neither one row per image nor {lines_per_image}"

@@ -105,7 +105,7 @@ def load_file(full: nn.Module, tower: nn.Module, path: str | Path) -> None:
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 
-    state: dict[str, Tensor] = {k.removeprefix("module."): v for k, v in read_weights(path).items()}
+    state: dict[str, Tensor] = read_weights(path)
     state = {k: v for k, v in state.items() if k.rsplit(".", 1)[-1] not in _CONSTANTS}
     state = convert_state_dict(full, state)
     if "positional_embedding" in state and not hasattr(full, "positional_embedding"):

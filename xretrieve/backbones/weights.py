@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +15,14 @@ from torch import Tensor, nn
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.utils.paths import expand, is_file
+from xretrieve.utils.plain_values import load_plain, without_wrapper
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, floating point cast to float32.
 
-    Pickles are read with ``weights_only=True``; a state dict nested under ``state_dict`` or ``model`` is unwrapped.
+    Pickles are read by :mod:`xretrieve.utils.plain_values`; a state dict nested under ``state_dict`` or ``model`` is
+    unwrapped, as are names that data-parallel training put ``module.`` before.
     """
     path = expand(path)
     if not is_file(path):
@@ -33,19 +34,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         state: Any
         try:
             state = load_file(path)
-        except SafetensorError as error:
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
             raise XRetrieveError(f"{path}: not a safetensors file ({error}); copy it again") from error
     else:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            raise XRetrieveError(f"{path}: not a plain weights file; save its state dict as safetensors") from error
+        state = load_plain(path)
         for key in ("state_dict", "model"):
             if isinstance(state, dict) and isinstance(state.get(key), dict):
                 state = state[key]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise XRetrieveError(f"{path}: expected a dict of tensors")
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    return {without_wrapper(k): v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
 def load_strict(module: nn.Module, state: dict[str, Tensor], where: str | Path) -> None:

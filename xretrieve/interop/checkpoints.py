@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from xretrieve.backbones import create_backbone
@@ -31,7 +29,8 @@ from xretrieve.interop.parts import (
 from xretrieve.interop.set_checkpoints import drilldown_state, hmrn_options
 from xretrieve.matcher import Matcher
 from xretrieve.utils.files import atomic_folder, content_hash, write_json
-from xretrieve.utils.paths import expand, is_file, is_folder, is_there
+from xretrieve.utils.paths import expand, is_folder, is_there
+from xretrieve.utils.plain_values import load_plain, without_wrapper
 
 ENCODERS = ("img_enc", "txt_enc")
 PARTS = {
@@ -125,22 +124,13 @@ def _written(matcher: Matcher, stored: Mapping[str, Any], family: str, path: Pat
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The dict in a checkpoint file; a file with anything but tensors, plain values and a namespace is refused."""
-    if not is_file(path):
-        raise XRetrieveError(f"no checkpoint file {path}")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            stored = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise XRetrieveError(
-            f"{path}: is no checkpoint, or holds more than tensors, plain values and an option namespace; "
-            "it was not read"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        raise XRetrieveError(f"{path}: not a whole checkpoint file; copy it again") from error
+    stored = load_plain(path)
     if not isinstance(stored, dict):
         raise XRetrieveError(f"{path}: expected a dict, found {type(stored).__name__}")
+    if isinstance(stored.get("opt"), dict):
+        stored["opt"] = argparse.Namespace(**{str(key): value for key, value in stored["opt"].items()})
     if "opt" in stored and not isinstance(stored["opt"], argparse.Namespace):
-        raise XRetrieveError(f"{path}: 'opt' is a {type(stored['opt']).__name__}, expected the options as a namespace")
+        raise XRetrieveError(f"{path}: 'opt' is a {type(stored['opt']).__name__}, expected options by name")
     return stored
 
 
@@ -159,7 +149,7 @@ def _state(stored: dict[str, Any], family: str, where: str) -> dict[str, Tensor]
         if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
             raise XRetrieveError(f"{where}: the state dict of {prefix} holds something else than tensors")
         for key, value in values.items():
-            key = key.removeprefix("module.")  # saved from a data-parallel wrapper
+            key = without_wrapper(key)
             if prefix == "txt_enc" and key.startswith("rnn."):  # SCAN's name of the GRU
                 key = f"cap_{key}"
             state[f"{prefix}.{key}"] = value.float() if value.is_floating_point() else value

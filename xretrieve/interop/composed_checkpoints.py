@@ -13,6 +13,7 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.heads.composed import ComposedHead
 from xretrieve.interop.composed_parts import build_composed_head, composed_sizes, load_network
 from xretrieve.matcher import Matcher
+from xretrieve.utils.plain_values import without_wrapper
 
 KEY = "Combiner"  # CLIP4Cir saves {"epoch": number, class name: state dict}
 
@@ -22,7 +23,7 @@ def combiner_state(stored: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     given = stored.get(KEY, stored if all(isinstance(v, Tensor) for v in stored.values()) else None)
     if not isinstance(given, Mapping) or not given or not all(isinstance(v, Tensor) for v in given.values()):
         raise XRetrieveError(f"{where}: expected a dict with {KEY!r}, parameters by name (found {sorted(stored)})")
-    return {key.removeprefix("module."): value.float() for key, value in given.items()}
+    return {without_wrapper(key): value.float() for key, value in given.items()}
 
 
 def combiner_matcher(

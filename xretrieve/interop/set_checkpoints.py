@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.plain_values import without_wrapper
 
 # HMRN: option of the head -> field of `opt`
 HMRN_OPTIONS = {"alpha": "alpha", "beta": "beta", "lambda_i2t": "temperature_lambda_i2t",
@@ -50,9 +51,10 @@ def drilldown_state(stored: Mapping[str, Any], where: str) -> dict[str, Tensor]:
         raise XRetrieveError(f"{where}: expected a dict with 'state_dict', parameters by name")
     state = {}
     for key, value in given.items():
-        prefix = next((p for p in DRILLDOWN_NAMES if key.removeprefix("module.").startswith(p)), None)
+        own = without_wrapper(key)
+        prefix = next((p for p in DRILLDOWN_NAMES if own.startswith(p)), None)
         if prefix is None:
             raise XRetrieveError(f"{where}: {key!r} is no parameter of a drilldown model with slots")
-        name = DRILLDOWN_NAMES[prefix] + key.removeprefix("module.")[len(prefix) :]
+        name = DRILLDOWN_NAMES[prefix] + own[len(prefix) :]
         state[name] = value.float() if value.is_floating_point() else value
     return state

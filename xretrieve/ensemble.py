@@ -113,6 +113,20 @@ class Ensemble(nn.Module):
         """Where it runs."""
         return self.matchers[0].device
 
+    @property
+    def precision(self) -> str:
+        """That of all members' scores, as :attr:`xretrieve.Matcher.precision`; setting it sets theirs."""
+        return self.matchers[0].precision
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        for member in self.matchers:
+            member.precision = value
+
+    def scored_in(self) -> str:
+        """As :meth:`xretrieve.Matcher.scored_in`, of all members."""
+        return " + ".join(dict.fromkeys(member.scored_in() for member in self.matchers))
+
     @torch.inference_mode()
     def encode_images(
         self,

@@ -64,6 +64,7 @@ class Gallery:
         overwrite: bool = False,
         coarse: Matcher | None = None,
         tokens: str = "float16",
+        precision: str = "auto",
         **index_options: Any,
     ) -> Gallery:
         """Encode pictures and write a gallery.
@@ -82,12 +83,14 @@ class Gallery:
                 one a search scores every picture.
             tokens: how the local tokens of such a head are kept: ``float16``, or ``int8``, half the bytes and a little
                 less exact (docs/search.md).
+            precision: of the scores of such a head in every search of this gallery: ``auto`` (bf16 or fp16 where the
+                device computes it natively), ``32``, ``bf16`` or ``fp16``. Pictures are encoded in float32.
 
         The local tokens of such a head are kept beside the vectors (:mod:`xretrieve.gallery_tokens`). Pictures that
         cannot be read are left out and listed in :attr:`failed`.
         """
         write_gallery(matcher, source, out, coarse, index, batch_size, cache, progress, overwrite, tokens,
-                      index_options)  # fmt: skip
+                      index_options, precision)  # fmt: skip
         return cls(Store.open(out), matcher, coarse)
 
     @classmethod
@@ -137,6 +140,12 @@ class Gallery:
     def coarse(self) -> Matcher | None:
         """Another matcher that the candidates come from, loaded at the first use; None where there is none."""
         return self._matchers.other
+
+    @property
+    def scored_in(self) -> str:
+        """What searches compute scores in, and why, for people; the matcher is loaded for it."""
+        own = getattr(self.matcher, "scored_in", None)  # another kind of matcher may have none
+        return own(self.info.get("precision")) if own is not None else ""
 
     @property
     def bounded(self) -> bool:

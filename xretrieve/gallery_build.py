@@ -20,6 +20,7 @@ from xretrieve.gallery_tokens import TokenSpool, token_dtype
 from xretrieve.index import create_index
 from xretrieve.utils.files import atomic_folder
 from xretrieve.utils.paths import is_file, is_folder, is_there
+from xretrieve.utils.precision import check
 
 if TYPE_CHECKING:
     from xretrieve.data.cache import FeatureCache
@@ -59,11 +60,13 @@ def write_gallery(
     overwrite: bool,
     tokens: str,
     index_options: dict[str, Any],
+    precision: str = "auto",
 ) -> None:
     """Encode a source and write the gallery's folder; the arguments are those of :meth:`xretrieve.Gallery.build`."""
     create_index(index, 8, **index_options)  # a wrong name or option, or no faiss: said before an hour of encoding
     check_out(out, overwrite)
     token_dtype(tokens)  # so is a wrong type
+    check(precision)
     whose = coarse_entry(matcher, coarse, index)
     plan = make_plan(source, [])
     spool = TokenSpool(_nearest(out), coarse is not None, tokens) if whose else None
@@ -79,6 +82,7 @@ def write_gallery(
     more: dict[str, Any] = {}
     if spool is not None:
         more = {"coarse": whose, "tokens": {"dim": spool.dim, "dtype": tokens, "pooled": coarse is not None}}
+        more |= {"precision": precision} if precision != "auto" else {}
     with atomic_folder(out) as part:
         about = {"name": index, "options": index_options}
         store = Store.create(part, vectors.shape[1], identity(matcher), about, **more)

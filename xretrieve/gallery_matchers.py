@@ -16,6 +16,8 @@ from xretrieve.gallery_store import Store
 from xretrieve.utils.paths import is_there
 
 if TYPE_CHECKING:
+    import torch
+
     from xretrieve.matcher import Matcher
 
 # key of gallery.json: argument of Gallery.open, option on the command line
@@ -59,6 +61,13 @@ class Matchers:
     def other(self) -> Matcher | None:
         """The coarse matcher where it is another one."""
         return self.coarse if self.coarse_by == "matcher" else None
+
+    @property
+    def pair_dtype(self) -> torch.dtype | None:
+        """What token by token scores are made in: the precision that the gallery was built with, by default the
+        matcher's own (``auto``)."""
+        own = getattr(self.main, "pair_dtype", None)  # another kind of matcher may have none
+        return own(self._store.info.get("precision")) if own is not None else None
 
     def beside(self, matcher: Matcher, side: str) -> list[Matcher]:
         """The matchers over the same backbone of a side (`image`, `text`), so that what both need goes through it once:

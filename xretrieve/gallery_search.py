@@ -169,25 +169,27 @@ class Stages:
     def bounded(self, prepared: Prepared, rows: np.ndarray, k: int) -> Found:
         """The answer of scoring all, for one query of a head that has bounds; most rows are not scored in full."""
         matcher = self._matchers.main
-        best = Turns(matcher.head, StoredImages(self._store, matcher, rows)).top_k_of(prepared, k)
+        images = StoredImages(self._store, matcher, rows)
+        best = Turns(matcher.head, images, dtype=self._matchers.pair_dtype).top_k_of(prepared, k)
         found = rows[best.rows[0].cpu().numpy()].tolist()
         return Found(found, best.scores[0].tolist(), len(found), share=best.share)
 
     @torch.inference_mode()
     def scan(self, queries: Prepared, rows: np.ndarray) -> np.ndarray:
         """Exact scores (Q, N) float32 of some rows, read from the disk piece by piece."""
-        parts = [score_matrix(self._matchers.main.head, queries, self._read(piece)) for piece in self._pieces(rows)]
+        head, dtype = self._matchers.main.head, self._matchers.pair_dtype
+        parts = [score_matrix(head, queries, self._read(piece), dtype=dtype) for piece in self._pieces(rows)]
         return _float32(torch.cat(parts, 1))
 
     @torch.inference_mode()
     def rescore(self, queries: Prepared, candidates: np.ndarray) -> np.ndarray:
         """Exact scores (Q, K) float32 of each query's own candidates, rows (Q, K); a row that several queries name is
         read once."""
-        parts = []
+        head, dtype, parts = self._matchers.main.head, self._matchers.pair_dtype, []
         for columns in self._pieces(np.arange(candidates.shape[1]), len(candidates)):
             rows, places = np.unique(candidates[:, columns], return_inverse=True)
             listed = torch.from_numpy(places.reshape(len(candidates), -1))
-            parts.append(score_pairs(self._matchers.main.head, queries, self._read(rows), listed))
+            parts.append(score_pairs(head, queries, self._read(rows), listed, dtype=dtype))
         return _float32(torch.cat(parts, 1))
 
     def _pieces(self, rows: np.ndarray, times: int = 1) -> Iterator[np.ndarray]:

@@ -17,10 +17,12 @@ from xretrieve.backbones.base import Backbone
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads import create_head, head_class
 from xretrieve.heads.base import Head
+from xretrieve.heads.scoring import in_dtype, scores_pairs
 from xretrieve.query import Image, ImageText, MultiText, Query, checked_query, texts_of
 from xretrieve.tokens import Prepared, Tokens
 from xretrieve.utils.files import atomic_folder, read_json, write_json
 from xretrieve.utils.paths import expand, is_file, is_folder, is_there
+from xretrieve.utils.precision import DTYPES, described, resolve
 
 if TYPE_CHECKING:
     from xretrieve.data.cache import FeatureCache
@@ -61,7 +63,12 @@ class Matcher(nn.Module):
         name: shown in reports.
         source: where :func:`load` finds it again: a run folder or a model name.
         source_options: the options that :func:`load` was given with it.
+
+    ``precision`` is that of scores that are made token by token: ``auto`` (bf16 or fp16 where the device computes it
+    natively, else float32), ``32``, ``bf16`` or ``fp16``. Encoding, coarse vectors and their products are float32.
     """
+
+    precision: str = "auto"
 
     def __init__(
         self,
@@ -88,6 +95,18 @@ class Matcher(nn.Module):
     def device(self) -> torch.device:
         """Where it runs."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def pair_dtype(self, precision: str | None = None) -> torch.dtype | None:
+        """``dtype`` of :func:`xretrieve.heads.scoring.score_matrix` in ``precision``, by default the matcher's own."""
+        if not scores_pairs(self.head):
+            return None
+        return DTYPES[resolve(self.precision if precision is None else precision, self.device)]
+
+    def scored_in(self, precision: str | None = None) -> str:
+        """What :meth:`score` computes in, and why, for people."""
+        if not scores_pairs(self.head):
+            return "float32 (inner products)"
+        return described(self.precision if precision is None else precision, self.device)
 
     def reads(self, side: str) -> str:
         """What the head takes from the backbone of ``side`` (`image`, `text`): its `local` or its `pooled` tokens."""
@@ -235,15 +254,16 @@ class Matcher(nn.Module):
 
     @torch.inference_mode()
     def score(self, queries: Prepared, gallery: Prepared) -> Tensor:
-        """float32 scores (Q, G)."""
-        return self.head.score(queries, gallery).float()
+        """float32 scores (Q, G); the head computes them in ``precision``."""
+        with in_dtype(queries.device, self.pair_dtype()):
+            return self.head.score(queries, gallery).float()
 
     @torch.inference_mode()
     def score_rounds(self, queries: Prepared, gallery: Prepared) -> Tensor:
         """float32 scores (T, N, M) of query sets after each round: round, image, set."""
         from xretrieve.heads.rounds import score_rounds
 
-        return score_rounds(self.head, queries, gallery).float()
+        return score_rounds(self.head, queries, gallery, dtype=self.pair_dtype()).float()
 
     def fingerprint(self) -> str:
         """Hash of the backbones' fingerprints, the head's configuration and its weights."""

@@ -62,7 +62,8 @@ class Session:
             )  # fmt: skip
         self._revision = gallery.info["revision"]
         self._said: list[str] = []
-        self._growing = growing(self.combine, head, StoredImages(gallery._store, self._matcher, self._rows))
+        self._growing = growing(self.combine, head, StoredImages(gallery._store, self._matcher, self._rows),
+                                gallery._matchers.pair_dtype)  # fmt: skip
         self.share: float | None = None
 
     @property

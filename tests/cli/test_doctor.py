@@ -31,6 +31,9 @@ GOOD_TORCH = {
     "mps": False,
     "cuda": [],
 }
+GOOD_PRECISION = [
+    {"device": "cpu", "auto": "float32", "why": "no bf16 instructions", "bf16": "is only emulated: 7.0 times as long"}
+]
 GOOD_FAISS = {"version": "1.12", "gpus": 0, "gpu_build": False}
 
 
@@ -40,6 +43,7 @@ def quick(monkeypatch, tmp_path):
     answers = {
         environment.TORCH_PROBE: (GOOD_TORCH, ""),
         environment.FAISS_PROBE: (GOOD_FAISS, ""),
+        environment.PRECISION_PROBE: (GOOD_PRECISION, ""),
         environment.TORCHVISION_PROBE: ({"version": "0.24.1+cpu"}, ""),
     }
     monkeypatch.setattr(environment, "probe", lambda code: answers[code])
@@ -62,6 +66,14 @@ def test_a_sound_machine_gives_status_0(quick, capsys) -> None:
     out = capsys.readouterr().out
     assert "All that xretrieve needs works." in out and "BROKEN" not in out
     assert all(word in out for word in ("CPU", "FAISS", "data root", "cache", "scenes", "torch 2"))
+
+
+def test_what_auto_means_here_and_what_bf16_would_cost_are_said(quick, capsys) -> None:
+    assert main(["doctor"]) == 0
+    said = "precision  auto is float32 on cpu (no bf16 instructions); bf16 is only emulated: 7.0 times as long"
+    assert said in capsys.readouterr().out
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["precision"] == GOOD_PRECISION
 
 
 def test_json_is_all_that_is_printed(quick, capsys) -> None:

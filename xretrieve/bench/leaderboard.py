@@ -82,6 +82,7 @@ def _entry(
         "protocol": setting.protocol, "setting": str(setting), "seed": seed, "metric": head.name, "value": head.value,
         "low": head.low, "high": head.high, "values": {name: report[name].value for name in metrics},
         "cpu_seconds": cell.cpu, "parameters": cell.parameters, "created": report.created, "versions": report.versions,
+        "precision": report.precision,
         "fingerprint": report.matcher.get("fingerprint", ""), "folder": str(folder), "recipe": recipe,
         "command": command,
     }  # fmt: skip
@@ -91,6 +92,13 @@ def shown(path: Path, data: str = "", protocol: str = "") -> list[dict[str, Any]
     """Entries of a dataset or protocol, those of a protocol together, the best first."""
     found = [one for one in read(path) if data in ("", one["dataset"]) and protocol in ("", one["protocol"])]
     return sorted(found, key=lambda one: (one["dataset"], one["split"], one["protocol"], -one["value"]))
+
+
+def computed_in(one: dict[str, Any]) -> str:
+    """The precisions that an entry was trained and scored in, in few words; empty where it does not say."""
+    found = one.get("precision", {})
+    return ", ".join(dict.fromkeys(used.partition(" (")[0] for used in (found.get(k, "") for k in ("trained", "scored"))
+                                   if used))  # fmt: skip
 
 
 def entry(number: int, path: Path) -> dict[str, Any]:

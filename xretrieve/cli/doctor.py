@@ -47,6 +47,9 @@ def _lines(report: dict[str, Any]) -> list[str]:
         gpus = [f"{g['name']} {_size(g['memory'])}{', bf16' if g['bf16'] else ''}" for g in torch["cuda"]]
         build = f"built for CUDA {torch['cuda_build']}" if torch["cuda_build"] else "a CPU build"
         rows += [("CUDA", "; ".join(gpus) or f"none (torch is {build})"), ("MPS", "yes" if torch["mps"] else "no")]
+    for place, one in enumerate(report["precision"] or []):
+        costs = f"; bf16 {one['bf16']}" if one["bf16"] else ""
+        rows.append(("" if place else "precision", f"auto is {one['auto']} on {one['device']} ({one['why']}){costs}"))
     module = faiss["module"]
     wheels = ", ".join(f"{name} {version}" for name, version in faiss["wheels"].items())
     build = f" ({'GPU' if module['gpu_build'] else 'CPU'} build)" if module else ""

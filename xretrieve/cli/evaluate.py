@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from xretrieve.cli.options import ScorePrecision
 from xretrieve.utils.paths import is_folder
 
 app = typer.Typer(add_completion=False)
@@ -45,6 +46,7 @@ def evaluate(
     bootstrap: Annotated[int, typer.Option(help="Resamples of the intervals; 0 for none.", min=0)] = 1000,
     seed: Annotated[int, typer.Option(help="Of the resamples and the choice of samples.", min=0)] = 0,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Encode anew and store nothing.")] = False,
+    precision: ScorePrecision = "auto",
 ) -> None:
     """Evaluate a run or a pretrained model under a named protocol; writes report.html, report.json and ranks.npz."""
     from xretrieve.data import datasets
@@ -55,8 +57,11 @@ def evaluate(
     from xretrieve.matcher import load
     from xretrieve.training.build import load_split
     from xretrieve.training.members import member_reports
+    from xretrieve.training.precision import trained_in
     from xretrieve.training.recipes import dataset_config, recipe_of
+    from xretrieve.utils.precision import check
 
+    check(precision)
     if protocol not in (None, "all"):
         get_protocol(protocol)  # a wrong name should not cost a model's loading time
     recipe = recipe_of(run)
@@ -67,6 +72,7 @@ def evaluate(
     scored = card.scored if card else "test"
     split = split or ("test" if server else scored)
     matcher = load(run, weights)
+    matcher.precision = precision
     at_home = name == own.get("name")
     data = load_split(config, split)
     cache = None
@@ -95,6 +101,7 @@ def evaluate(
         )  # fmt: skip
         for report in reports:
             report.about |= trained(recipe, report.headline.name)
+            report.precision |= trained_in(Path(run))
         _side_by_side(reports, place, as_json=json, published=split == scored)
         return
     if task == "multi_query":
@@ -120,6 +127,7 @@ def evaluate(
         combine=combine or own_combine,
         allow_missing=allow_missing or None,
     )
+    report.precision |= trained_in(Path(run))
     if chosen.task == "composed":
         from xretrieve.evaluation.composed_report import ComposedReport, trained
 

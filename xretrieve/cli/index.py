@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xretrieve.cli.options import AsJson
+from xretrieve.cli.options import AsJson, ScorePrecision
 from xretrieve.utils.allocation import keep_freed_memory
 from xretrieve.utils.paths import expand, is_there
 
@@ -67,6 +67,7 @@ def index(
             "--cache/--no-cache", help="Keep what the model computed: a stopped build then goes on where it was."
         ),
     ] = True,
+    precision: ScorePrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Build a gallery over a folder of pictures or a dataset, or add to one."""
@@ -77,6 +78,7 @@ def index(
     from xretrieve.gallery import Gallery
     from xretrieve.gallery_build import check_out
     from xretrieve.matcher import load_one
+    from xretrieve.utils.precision import check
 
     keep_freed_memory()
     photos = _one_folder(folders or [], out)
@@ -86,8 +88,11 @@ def index(
             if photos is None
             else "give a folder or --dataset, not both"
         )
-    if add and (overwrite or option or index_name != "flat"):
-        raise XRetrieveError("--add keeps the gallery and its index; leave out --overwrite, --index and --option")
+    check(precision)
+    if add and (overwrite or option or index_name != "flat" or precision != "auto"):
+        raise XRetrieveError(
+            "--add keeps the gallery and its index; leave out --overwrite, --index, --option and --precision"
+        )
     if photos is not None and not is_there(expand(photos)):  # before a model is fetched
         raise XRetrieveError(f"no folder and no picture at {photos}")
     if prune and not add:
@@ -125,6 +130,7 @@ def index(
             overwrite=overwrite,
             coarse=other,
             tokens=tokens,
+            precision=precision,
             **apply_overrides({}, option or []),
         )
         done, failed = {"added": len(gallery)}, gallery.failed
@@ -145,6 +151,7 @@ def index(
         "index": gallery.info["index"],
         "matcher": gallery.info["matcher"],
         "coarse": gallery.info.get("coarse"),
+        "scored_in": gallery.scored_in,
         "next": following,
     }
     if as_json:
@@ -188,6 +195,7 @@ def _report(result: dict[str, Any], gallery: Gallery) -> None:
     if result["coarse"]:
         by = "bound" if gallery.bounded else result["coarse"]["by"]
         typer.echo("  " + (COARSE[by] if by != "matcher" else f"candidates come from {result['coarse']['name']}"))
+        typer.echo(f"  searches score in {result['scored_in']}")
     failed, gone = result["failed"], result.get("gone", [])
     if gone:
         names = ", ".join(gone[:SHOWN]) + (", ..." if len(gone) > SHOWN else "")

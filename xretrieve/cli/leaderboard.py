@@ -27,7 +27,7 @@ def rows(
     """Print what was measured, the best first; `xretrieve leaderboard show N` says how row N is made again."""
     if context.invoked_subcommand is not None:
         return
-    from xretrieve.bench.leaderboard import shown
+    from xretrieve.bench.leaderboard import computed_in, shown
 
     found = shown(file, data, protocol)
     if as_json:
@@ -44,14 +44,14 @@ def rows(
 
     for title, group in groupby(found, lambda one: f"{one['dataset']}/{one['split']}, protocol {one['protocol']}"):
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-        for heading in ("row", "model", "seed", "metric", "value", "CPU s"):
+        for heading in ("row", "model", "seed", "metric", "value", "CPU s", "in"):
             right = heading in ("row", "value", "CPU s")
             table.add_column(heading, justify="right" if right else "left", overflow="fold")
         for one in group:
             span = "" if one["low"] is None else f"\n{one['low']:.1f}..{one['high']:.1f}"
             table.add_row(str(one["number"]), one["model"], "" if one["seed"] is None else str(one["seed"]),
                           one["metric"], f"{one['value']:.1f}{span}",
-                          f"{one['cpu_seconds']:.0f}" if one["cpu_seconds"] else "")  # fmt: skip
+                          f"{one['cpu_seconds']:.0f}" if one["cpu_seconds"] else "", computed_in(one))  # fmt: skip
         Console().print(table)
 
 

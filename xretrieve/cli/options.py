@@ -16,6 +16,12 @@ ModelWeights = Annotated[Path | None, typer.Option(help="Weights file of --model
 CandidateModel = Annotated[
     str | None, typer.Option(help="The run the candidates come from, where it is no longer at its place.")
 ]
+ScorePrecision = Annotated[
+    str,
+    typer.Option(
+        "--precision", help="Of scores made token by token: auto (bf16 or fp16 where it is native), 32, bf16 or fp16."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 

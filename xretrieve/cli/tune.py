@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xretrieve.cli.options import AsJson, CandidateModel, GalleryModel, ModelWeights
+from xretrieve.cli.options import AsJson, CandidateModel, GalleryModel, ModelWeights, ScorePrecision
 
 if TYPE_CHECKING:
     from xretrieve.gallery import Gallery
@@ -32,6 +32,7 @@ def tune(
     model: GalleryModel = None,
     weights: ModelWeights = None,
     coarse: CandidateModel = None,
+    precision: ScorePrecision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Measure both stages on validation data, and keep the best way to combine them in the index."""
@@ -41,12 +42,16 @@ def tune(
     from xretrieve.evaluation.cascade import tune as measure
     from xretrieve.training.build import load_split
     from xretrieve.training.recipes import dataset_config
+    from xretrieve.utils.precision import check
 
+    check(precision)
     opened = open_gallery(gallery, model, weights, coarse)
     check_tunable(opened)
     run = str(getattr(opened.matcher, "source", "") or opened.info["matcher"]["name"])
     data = load_split(dataset_config(run, dataset, root), split)
-    chosen = measure(opened, data, queries, most_lost, FeatureCache(), progress=sys.stderr.isatty())
+    chosen = measure(
+        opened, data, queries, most_lost, FeatureCache(), progress=sys.stderr.isatty(), precision=precision
+    )
     if as_json:
         typer.echo(json.dumps(chosen, indent=2))
         return
@@ -74,7 +79,7 @@ def print_cascade(chosen: dict[str, Any], gallery: Gallery) -> None:
         cells = [f"{value:.2f}" for value in row["recall"]]
         table.add_row(names["blend"], str(row["rerank"]), *cells, f"{row['lost']:.2f}")
     asked = f"{chosen['queries']} {chosen['kind']} of {chosen['dataset']}/{chosen['split']}"
-    typer.echo(f"{asked} in {chosen['images']} pictures")
+    typer.echo(f"{asked} in {chosen['images']} pictures, scored in {chosen['scored_in']}")
     Console().print(table)
     count = scaled(chosen, len(gallery))
     more = f", for {chosen['rerank']} in {chosen['images']} pictures" if count != chosen["rerank"] else ""

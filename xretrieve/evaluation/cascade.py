@@ -118,7 +118,7 @@ def choose(
 
 def tune(
     gallery: Gallery, dataset: RetrievalDataset, queries: int = QUERIES, most_lost: float = MOST_LOST,
-    cache: FeatureCache | None = None, batch_size: int = 64, progress: bool = False,
+    cache: FeatureCache | None = None, batch_size: int = 64, progress: bool = False, precision: str = "auto",
 ) -> dict[str, Any]:  # fmt: skip
     """Measure a gallery's two matchers on validation data, and keep what is best in the gallery.
 
@@ -129,12 +129,21 @@ def tune(
         dataset: a split that nobody was trained on, and that no result is reported on.
         queries: how many, evenly spread over the split (:func:`asked`).
         most_lost: as in :func:`choose`.
+        precision: of the head's scores, as in :func:`xretrieve.evaluate`; ``auto`` is that of the gallery's searches.
     """
+    from xretrieve.utils.precision import check
+
     check_tunable(gallery)
+    main, asked_for = gallery.matcher, gallery.info.get("precision", "auto") if precision == "auto" else precision
     how: dict[str, Any] = {"cache": cache, "batch_size": batch_size, "progress": progress}
-    coarse, head, positive = both_scores(gallery.matcher, gallery.coarse, dataset, queries, **how)
+    own, main.precision = main.precision, check(main.precision if asked_for == "auto" else asked_for)
+    try:
+        coarse, head, positive = both_scores(main, gallery.coarse, dataset, queries, **how)
+        used = main.scored_in()
+    finally:
+        main.precision = own
     chosen = choose(coarse, head, positive, most_lost)
-    chosen |= {"dataset": dataset.name, "split": dataset.split, "kind": _kind(gallery.matcher)}
+    chosen |= {"dataset": dataset.name, "split": dataset.split, "kind": _kind(main), "scored_in": used}
     gallery.keep_cascade(chosen)
     return chosen
 

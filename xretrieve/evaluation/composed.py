@@ -70,7 +70,7 @@ def evaluate_composed(
     Raises:
         XRetrieveError: a protocol of another dataset, hidden targets, or missing photos that nobody allowed.
     """
-    from xretrieve.evaluation.evaluator import identity, row_name
+    from xretrieve.evaluation.evaluator import identity, row_name, scored_in
 
     data = composed(dataset)
     chosen = _protocol(protocol, data)
@@ -83,7 +83,7 @@ def evaluate_composed(
         return vectors.scores(chosen.mode, rows, images)
 
     report = _report(score, queries, data, chosen, bootstrap, seed)
-    report.name, report.matcher = row_name(matcher, name), identity(matcher)
+    report.name, report.matcher, report.precision = row_name(matcher, name), identity(matcher), scored_in(matcher)
     report.samples = choose_composed_samples(score, report.counts, queries, data, chosen, seed=seed)
     row = {image: i for i, image in enumerate(data.image_ids)}
     shown = {image: thumbnail(data.images[row[image]]) for image in composed_pictures(report.samples)}

@@ -78,8 +78,8 @@ def composed_lines(report: ComposedReport) -> list[str]:
     if s.tied:
         head = report.headline
         lines.append(f"{head.name} if ties were always lost {head.pessimistic:.1f}, always won {head.optimistic:.1f}")
-    if "wall" in report.seconds:
-        lines.append(f"{report.seconds['wall']:.1f} s wall, {report.seconds['cpu']:.1f} s CPU")
+    if report.cost:
+        lines.append(report.cost)
     return lines
 
 

@@ -40,6 +40,7 @@ def evaluate(
     trec: str | Path | None = None,
     combine: str = "",
     allow_missing: bool | None = None,
+    precision: str | None = None,
 ) -> Report:
     """Rank every image for every caption and every caption for every image; or all images for every query set.
 
@@ -57,10 +58,21 @@ def evaluate(
         combine: for query sets, how sentences become a set: by the ``head``, or ``mean_similarity``, ``rank_fusion``
             or ``paragraph`` (:mod:`xretrieve.heads.fusion`).
         allow_missing: for composed queries, evaluate although photos are missing; None: as the dataset says.
+        precision: ``auto``, ``32``, ``bf16`` or ``fp16``, of scores that are made token by token; None: the matcher's
+            own (:attr:`xretrieve.Matcher.precision`), ``auto`` unless it was set. The report says what was used.
 
     A protocol of the task ``composed`` gives a :class:`~xretrieve.evaluation.composed_report.ComposedReport`, one of
     the task ``multi_query`` a :class:`~xretrieve.evaluation.round_report.RoundsReport`.
     """
+    if precision is not None and hasattr(matcher, "precision"):
+        from xretrieve.utils.precision import check
+
+        own, matcher.precision = matcher.precision, check(precision)
+        try:
+            return evaluate(matcher, dataset, protocol, cache, batch_size, progress, bootstrap, seed, name=name,
+                            trec=trec, combine=combine, allow_missing=allow_missing)  # fmt: skip
+        finally:
+            matcher.precision = own
     protocol = get_protocol(protocol, dataset.name, len(dataset))
     if isinstance(protocol, ComposedProtocol):
         from xretrieve.evaluation.composed import evaluate_composed
@@ -122,7 +134,7 @@ def evaluate(
         trec=trec,
     )
     report.dataset["layout"] = dataset.layout
-    report.matcher = identity(matcher)
+    report.matcher, report.precision = identity(matcher), scored_in(matcher)
     report.heats = sample_heats(matcher, dataset, report.samples, cache)
     report.seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, **parts}
     return report
@@ -272,6 +284,12 @@ def identity(matcher: Any) -> dict[str, str]:
     fingerprint = getattr(matcher, "fingerprint", lambda: "")()
     named = {name: str(getattr(matcher, name, "")) for name in ("name", "source")}
     return {"name": named["name"], "fingerprint": fingerprint, "source": named["source"]}
+
+
+def scored_in(matcher: Any) -> dict[str, str]:
+    """The ``precision`` of a report on this matcher."""
+    told = getattr(matcher, "scored_in", None)
+    return {"scored": told()} if told is not None else {}
 
 
 def stamp() -> str:

@@ -122,6 +122,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("fingerprint", report.matcher.get("fingerprint", "")),
     ]
     said += [("layout", str(report.dataset.get("layout", ""))), ("made", report.created)]
+    said += [(f"{what} in", used) for what, used in report.precision.items()]
     said += [(f"seconds, {part}", f"{value:.2f}") for part, value in report.seconds.items()]
     return [fact for fact in [*said, *report.versions.items()] if fact[1]]
 

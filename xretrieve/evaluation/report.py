@@ -39,6 +39,7 @@ class Report:
         dataset: ``name``, ``split``, ``layout``, ``images``, ``captions``, ``expected_images``.
         seconds: ``wall`` and ``cpu`` of the whole evaluation, and of its parts.
         versions: of Python, the libraries and the machine.
+        precision: what was computed in: ``scored`` here, and ``trained`` where the run says so.
         samples: rankings to look at.
         thumbnails: image id -> small JPEG, for the samples.
         heats: caption id -> small JPEG of its first hit under the heat of the caption
@@ -59,6 +60,7 @@ class Report:
     dataset: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    precision: dict[str, str] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     thumbnails: dict[str, bytes] = field(default_factory=dict)
     heats: dict[str, bytes] = field(default_factory=dict)
@@ -98,8 +100,15 @@ class Report:
             "warnings": self.warnings,
             "seconds": self.seconds,
             "versions": self.versions,
+            "precision": self.precision,
             "samples": [dataclasses.asdict(sample) for sample in self.samples],
         }
+
+    @property
+    def cost(self) -> str:
+        """Seconds, and what was computed in, as one line; empty where nothing is known."""
+        told = [f"{self.seconds['wall']:.1f} s wall, {self.seconds['cpu']:.1f} s CPU"] if "wall" in self.seconds else []
+        return "; ".join([*told, *(f"{what} in {used}" for what, used in self.precision.items())])
 
     def to_json(self) -> str:
         """:meth:`to_dict` as text."""
@@ -168,6 +177,7 @@ class Report:
             "metrics": Metrics.from_dict(values, cls.setting_class),
             "samples": [cls.sample_class.from_dict(sample) for sample in values["samples"]],
             "members": [MemberRow(**row) for row in values.get("members", [])],
+            "precision": values.get("precision", {}),
             "published": [PublishedRow(**row) for row in values.get("published", [])],
             **{name: values[name] for name in names},
         }

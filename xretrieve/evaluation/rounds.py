@@ -51,7 +51,7 @@ def evaluate_rounds(
         combine: how sentences become a set: by the ``head``, or ``mean_similarity``, ``rank_fusion`` or ``paragraph``.
         cache, batch_size, progress, bootstrap, seed, name, trec: as in :func:`xretrieve.evaluate`.
     """
-    from xretrieve.evaluation.evaluator import bar, identity, row_name
+    from xretrieve.evaluation.evaluator import bar, identity, row_name, scored_in
 
     warnings = protocol.check(len(dataset), dataset.coverage)
     turns = protocol.rounds(query_sets(dataset).longest)
@@ -82,6 +82,7 @@ def evaluate_rounds(
     report.thumbnails = {image: jpeg for image, jpeg in pictures.items() if jpeg is not None}
     report.warnings = [*warnings, *report.warnings]
     report.name, report.matcher = row_name(matcher, name), identity(matcher)
+    report.precision = scored_in(matcher)
     report.about |= model_facts(matcher, scorer)
     report.seconds = {"encode": encoded - start, "score": scored - encoded}
     if trec is not None:

@@ -60,8 +60,8 @@ def setting_lines(report: Report) -> list[str]:
     if report.counts.tied:
         rsum = report["rsum"]
         lines.append(f"rsum if ties were always lost {rsum.pessimistic:.1f}, always won {rsum.optimistic:.1f}")
-    if report.seconds:
-        lines.append(f"{report.seconds['wall']:.1f} s wall, {report.seconds['cpu']:.1f} s CPU")
+    if report.cost:
+        lines.append(report.cost)
     return lines
 
 

@@ -26,8 +26,7 @@ from torch import Tensor
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads.base import Head
 from xretrieve.heads.multi import MultiQueryHead
-from xretrieve.heads.rounds import precision
-from xretrieve.heads.scoring import score_matrix, score_pairs
+from xretrieve.heads.scoring import in_dtype, score_matrix, score_pairs
 from xretrieve.tokens import Prepared
 
 SLACK = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
@@ -78,7 +77,7 @@ def top_k(
     if not _bounded(head):
         scores = score_matrix(head, queries, gallery, memory, dtype)
         return TopK(*best(scores, None, min(k, len(gallery))), 1.0)
-    with precision(gallery.device.type, dtype):
+    with in_dtype(gallery.device, dtype):
         cheap, width = head.cheap(queries, gallery, memory)
 
     def finish(sets: Tensor, rows: Tensor, theta: Tensor) -> Tensor:
@@ -105,7 +104,7 @@ def top_k_mean(
     for head, _, _ in members:
         if not _bounded(head):
             raise XRetrieveError(f"top_k_mean: head {head.name!r} has no bounds; average its scores and sort them")
-    with precision(members[0][2].device.type, dtype):
+    with in_dtype(members[0][2].device, dtype):
         bounds = [head.cheap(queries, gallery, memory) for head, queries, gallery in members]
     slack, asked = _slack(members[0][2], dtype), 0
 
@@ -193,7 +192,7 @@ def rank_counts(
         raise XRetrieveError(f"target must name an image 0 .. {len(gallery) - 1} for each of the {len(queries)} sets")
     right = score_pairs(head, queries, gallery, target[:, None], memory, dtype)  # (M,1)
     if _bounded(head):
-        with precision(gallery.device.type, dtype):
+        with in_dtype(gallery.device, dtype):
             cheap, width = head.cheap(queries, gallery, memory)
         slack = _slack(gallery, dtype)
         above = cheap - slack > right

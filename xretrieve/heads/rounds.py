@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads.base import Head
 from xretrieve.heads.multi import MultiQueryHead
+from xretrieve.heads.scoring import in_dtype
 from xretrieve.tokens import Prepared
 
 
@@ -32,7 +32,7 @@ def score_rounds(
         dtype: ``torch.bfloat16`` or ``torch.float16`` for the matrix products; norms, softmaxes and scores stay
             float32. None keeps the precision that is in force.
     """
-    with precision(gallery.device.type, dtype):
+    with in_dtype(gallery.device, dtype):
         if isinstance(head, MultiQueryHead):
             return head.score_rounds(queries, gallery, memory)
         if not head.indexable:
@@ -45,13 +45,6 @@ def score_rounds(
         count = queries.mask.cumsum(1)[..., None].to(queries.local.dtype)  # (M,T,1)
         means = queries.local.cumsum(1) / count  # (M,T,D), padded sentences are zero
         return torch.matmul(gallery.pooled, means.permute(1, 2, 0)).float()  # (T,N,M)
-
-
-def precision(device: str, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
-    """Autocast to ``dtype``, off for float32; None leaves what is in force."""
-    if dtype is None:
-        return contextlib.nullcontext()
-    return torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def mean_rounds(parts: Sequence[Tensor]) -> Tensor:

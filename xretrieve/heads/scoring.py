@@ -12,6 +12,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,6 @@ from torch.utils.checkpoint import checkpoint
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads.base import Head
 from xretrieve.tokens import Prepared, Tokens
-from xretrieve.utils.precision import DTYPES
 
 MEMORY = 64 * 2**20  # bytes of a block's working arrays: on a CPU smaller blocks stay near its caches
 TRAINING_BLOCK = 256 * 2**20  # the same where gradients are wanted: larger blocks, fewer sums of weight gradients
@@ -69,8 +69,8 @@ def score_matrix(
             float32. None keeps the precision that is in force.
     """
     queries, gallery = _prepared(head, queries, gallery)
-    with _precision(queries, dtype):
-        if hasattr(head, "run"):
+    with in_dtype(queries.device, dtype):
+        if scores_pairs(head):
             return head.run(queries, gallery, memory)["score"].float()
         rows = max(1, (memory or MEMORY) // (4 * max(1, len(gallery))))
         parts = [head.pair(queries[i : i + rows], gallery).float() for i in range(0, len(queries), rows)]
@@ -98,8 +98,8 @@ def score_pairs(
     result = queries.pooled.new_zeros(candidates.shape, dtype=torch.float32)
     if not result.numel():
         return result
-    with _precision(queries, dtype):
-        if hasattr(head, "run"):
+    with in_dtype(queries.device, dtype):
+        if scores_pairs(head):
             return _listed(head, queries, gallery, candidates, memory or head.memory or MEMORY)
         rows = max(1, (memory or MEMORY) // (4 * max(1, len(gallery))))
         parts = []
@@ -235,16 +235,16 @@ def _prepared(head: Head, queries: Tokens, gallery: Tokens) -> tuple[Prepared, P
     return queries, gallery
 
 
-def _precision(tokens: Tokens, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
+def scores_pairs(head: Any) -> bool:
+    """Whether a head scores token by token; else its scores are inner products of coarse vectors, always float32."""
+    return hasattr(head, "run")
+
+
+def in_dtype(device: torch.device | str, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
+    """Autocast to ``dtype``, off for float32; None leaves what is in force."""
     if dtype is None:
         return contextlib.nullcontext()
-    return torch.autocast(tokens.device.type, dtype=dtype, enabled=dtype != torch.float32)
-
-
-def pair_dtype(head: Head, precision: str) -> torch.dtype | None:
-    """What ``dtype`` is for a head in a resolved precision (``32``, ``bf16``, ``fp16``): None where it scores no tokens
-    pair by pair; inner products of coarse vectors are float32."""
-    return DTYPES[precision] if hasattr(head, "run") else None
+    return torch.autocast(torch.device(device).type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def product_dtype(device: torch.device) -> torch.dtype:

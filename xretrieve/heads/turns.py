@@ -15,8 +15,7 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.heads.base import Head
 from xretrieve.heads.bound import CHUNK, SLACK, TopK, best, bounded_top_k
 from xretrieve.heads.multi import MultiQueryHead
-from xretrieve.heads.rounds import precision
-from xretrieve.heads.scoring import score_matrix
+from xretrieve.heads.scoring import in_dtype, score_matrix
 from xretrieve.tokens import Prepared
 
 PIECE = 64 * 2**20  # bytes of chosen images that are gathered at once
@@ -148,7 +147,7 @@ class Turns:
         read once for all its sentences. What was added before does not count."""
         if not bounded or not hasattr(self.head, "cheap"):
             return TopK(*best(self._every(said), None, min(k, len(self.images))), 1.0)
-        with precision(said.device.type, self.dtype):
+        with in_dtype(said.device, self.dtype):
             found = [self.head.cheap(said, piece, self.memory) for piece in self.images.read()]
         return self._bounded(said, torch.cat([cheap for cheap, _ in found], 1), found[0][1], k)
 
@@ -168,7 +167,7 @@ class Turns:
     def _full(self, said: Prepared, piece: Prepared, folded: object) -> Tensor:
         if not isinstance(self.head, MultiQueryHead):
             return score_matrix(self.head, said, piece, self.memory, self.dtype)
-        with precision(piece.device.type, self.dtype):
+        with in_dtype(piece.device, self.dtype):
             return self.head.run(said, piece, self.memory, folded)["score"].float()
 
     def _glance(self, head: MultiQueryHead, said: Prepared) -> Tensor:
@@ -182,5 +181,5 @@ class Turns:
 
     def _combined(self, texts: list[Prepared]) -> Prepared:
         joined = Prepared.cat(texts)
-        with precision(joined.device.type, torch.float32):
+        with in_dtype(joined.device, torch.float32):
             return self.head.combine_sets(joined, [len(texts)])

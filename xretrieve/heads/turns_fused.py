@@ -39,16 +39,17 @@ class Alone:
     Args:
         head, images: what scores, and what is scored.
         ranks: minus the mean of the expected ranks (`rank_fusion`); else the mean of the scores.
+        dtype: as in :func:`xretrieve.heads.scoring.score_matrix`.
     """
 
-    def __init__(self, head: Head, images: Images, ranks: bool = False) -> None:
-        self.head, self.images, self.ranks = head, images, ranks
+    def __init__(self, head: Head, images: Images, ranks: bool = False, dtype: torch.dtype | None = None) -> None:
+        self.head, self.images, self.ranks, self.dtype = head, images, ranks, dtype
         self._found: list[Tensor] = []
 
     @torch.inference_mode()
     def add(self, text: Prepared) -> None:
         """One more sentence."""
-        scores = torch.cat([score_matrix(self.head, text, piece) for piece in self.images.read()], 1)  # (1,N)
+        scores = torch.cat([score_matrix(self.head, text, piece, dtype=self.dtype) for piece in self.images.read()], 1)
         self._found.append(-ranks_of_all(scores)[0] if self.ranks else scores[0])
 
     def undo(self) -> None:
@@ -71,14 +72,14 @@ class Alone:
 class Paragraph:
     """All sentences so far joined into one text, which the head scores as such."""
 
-    def __init__(self, head: Head, images: Images) -> None:
-        self.head, self.images = head, images
+    def __init__(self, head: Head, images: Images, dtype: torch.dtype | None = None) -> None:
+        self.head, self.images, self.dtype = head, images, dtype
         self._said: list[Growing] = []
 
     def add(self, text: Prepared) -> None:
         """The sentences so far as one text."""
         whole = isinstance(self.head, MultiQueryHead) or self.head.indexable
-        one: Growing = Turns(self.head, self.images) if whole else Alone(self.head, self.images)
+        one: Growing = growing("head" if whole else "mean_similarity", self.head, self.images, self.dtype)
         one.add(text)
         self._said.append(one)
 
@@ -103,14 +104,15 @@ class Paragraph:
         return self._last.top_k(k, bounded=bounded)
 
 
-def growing(combine: str, head: Head, images: Images) -> Growing:
-    """What answers turn by turn under one of :data:`xretrieve.heads.fusion.COMBINE` ('' is ``head``)."""
+def growing(combine: str, head: Head, images: Images, dtype: torch.dtype | None = None) -> Growing:
+    """What answers turn by turn under one of :data:`xretrieve.heads.fusion.COMBINE` ('' is ``head``); ``dtype`` as in
+    :func:`xretrieve.heads.scoring.score_matrix`."""
     combine = check_combine(combine)
     if combine == "head":
-        return Turns(head, images)
+        return Turns(head, images, dtype=dtype)
     if combine == "paragraph":
-        return Paragraph(head, images)
-    return Alone(head, images, ranks=combine == "rank_fusion")
+        return Paragraph(head, images, dtype)
+    return Alone(head, images, combine == "rank_fusion", dtype)
 
 
 def text_to_add(combine: str, said: list[str]) -> str:

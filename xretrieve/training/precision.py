@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from xretrieve.training.checkpoint import Progress
+from xretrieve.training.checkpoint import Progress, find_point, load_progress
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import load_recipe
 from xretrieve.utils.precision import WORDS, native, resolve
@@ -38,6 +38,17 @@ def stage_precisions(recipe: Recipe, at: Progress, device: Any, tell: bool = Tru
             print(f"goes on in {WORDS[str(kept)]}, as the run was started; auto means {WORDS[own]} on this {device}",
                   file=sys.stderr, flush=True)  # fmt: skip
     return found
+
+
+def trained_in(folder: Path) -> dict[str, str]:
+    """The ``precision`` of a report on a run: what its stages computed in; empty where the folder is no run."""
+    point = find_point(folder)
+    if point is None:
+        return {}
+    stages, used = load_recipe(folder / "recipe.yaml").stages, load_progress(point).precision
+    found = {stage.name: WORDS[used.get(str(i), stage.precision)] for i, stage in enumerate(stages) if not stage.skip}
+    one = len(set(found.values())) == 1
+    return {"trained": next(iter(found.values())) if one else ", ".join(f"{n} {w}" for n, w in found.items())}
 
 
 def use_precision(fabric: Any, precision: str) -> None:

@@ -25,7 +25,7 @@ from xretrieve.training.log import read_log
 from xretrieve.training.loop import Loop
 from xretrieve.training.losses import create_loss
 from xretrieve.training.plots import plot_curves
-from xretrieve.training.precision import as_started, stage_precisions
+from xretrieve.training.precision import as_started, stage_precisions, trained_in
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import Overrides, as_items, find_weights, load_recipe, save_recipe
 from xretrieve.training.skipped import skipped_warnings
@@ -303,6 +303,7 @@ def finish(folder: Path, recipe: Recipe, device: torch.device | str = "cpu") -> 
     test = test_split(recipe.dataset)
     report = evaluate(matcher, test, protocol=recipe.protocol, cache=FeatureCache(), combine=recipe.combine)
     report.warnings += skipped_warnings(folder)
+    report.precision |= trained_in(folder)
     if recipe.task == "composed":
         from xretrieve.evaluation.composed_report import ComposedReport, trained
 

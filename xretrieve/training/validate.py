@@ -12,9 +12,10 @@ from torch import Tensor
 from xretrieve.backbones.base import batch_to
 from xretrieve.data.base import RetrievalDataset
 from xretrieve.heads.base import Head
-from xretrieve.heads.scoring import pair_dtype, score_matrix
+from xretrieve.heads.scoring import score_matrix, scores_pairs
 from xretrieve.tokens import Prepared, Tokens
 from xretrieve.training.feeds import Feed
+from xretrieve.utils.precision import DTYPES
 
 
 @torch.no_grad()
@@ -35,7 +36,7 @@ def score_split(
     if coarse:
         scores = head.coarse_scores(queries, gallery)
     else:
-        scores = score_matrix(head, queries, gallery, dtype=pair_dtype(head, precision))
+        scores = score_matrix(head, queries, gallery, dtype=DTYPES[precision] if scores_pairs(head) else None)
     return scores.float().cpu().T.contiguous(), place[dataset.owner[captions]]
 
 

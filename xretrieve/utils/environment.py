@@ -26,6 +26,9 @@ NEEDED = {
     "fastapi": "0.115", "uvicorn": "", "python-multipart": "", "prometheus-client": "",
 }  # fmt: skip
 
+FAST = ("avx2", "avx_vnni", "avx_ne_convert", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16", "asimd",
+        "bf16", "sve")  # fmt: skip
+
 # Each runs in a process of its own: a package that crashes on import must not take the report with it.
 TORCH_PROBE = """
 import json, torch
@@ -40,6 +43,11 @@ TORCHVISION_PROBE = """
 import json, torch, torchvision
 torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
 print(json.dumps({"version": torchvision.__version__}))
+"""
+PRECISION_PROBE = """
+import json
+from xretrieve.utils.precision import every
+print(json.dumps(every()))
 """
 FAISS_PROBE = """
 import json, faiss
@@ -189,7 +197,7 @@ def processor() -> dict[str, Any]:
                 flags = set(value.split())
                 break
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    fast = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16", "asimd") if f in flags]
+    fast = [f for f in FAST if f in flags]
     return {"name": name, "cores": usable, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"), "flags": fast}
 
 
@@ -262,6 +270,7 @@ def examine() -> tuple[dict[str, Any], list[Problem]]:
     """The whole report, ready for JSON, and the problems, the broken ones first."""
     found = versions()
     torch, error = probe(TORCH_PROBE) if found["torch"] else (None, "")
+    precision = probe(PRECISION_PROBE)[0] if torch else None
     vision, error = probe(TORCHVISION_PROBE) if torch and found["torchvision"] else (None, error)
     wheels = faiss_wheels()
     faiss, faiss_error = probe(FAISS_PROBE) if wheels else (None, "")
@@ -283,6 +292,7 @@ def examine() -> tuple[dict[str, Any], list[Problem]]:
         "packages": found,
         "processor": processor(),
         "torch": torch,
+        "precision": precision,
         "faiss": {"wheels": wheels, "module": faiss},
         "data": datasets,
         "plugins": installed,

@@ -7,7 +7,6 @@ elsewhere. Where a CPU only emulates bf16, a step takes many times as long as in
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
@@ -160,6 +159,23 @@ def resolve(precision: str, device: str | torch.device = "cpu", quiet: bool = Fa
     return str(precision)
 
 
+def every() -> list[dict[str, str]]:
+    """What ``auto`` means on each device of this machine, why, and what bf16 costs where it is not native."""
+    devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    found = [(device, native(device)) for device in devices]
+    return [{"device": device, "auto": WORDS[one.name], "why": one.why,
+             "bf16": "" if one.name == "bf16" else told("bf16", device)} for device, one in found]  # fmt: skip
+
+
+def described(precision: str, device: str | torch.device = "cpu") -> str:
+    """What is used and why, for reports: ``bf16 (auto: amx_bf16)``, ``float32 (asked for)``."""
+    if precision == "auto":
+        found = native(device)
+        return f"{WORDS[found.name]} (auto: {found.why})"
+    return f"{WORDS[precision]} (asked for)"
+
+
 @cache
 def _say(precision: str, device: str) -> None:
     said = told(precision, device)
@@ -197,17 +213,16 @@ def slowdown(precision: str, device: str = "cpu", convolution: bool = False) -> 
         weight = torch.randn(32, 32, 3, 3, generator=made) if convolution else torch.randn(256, 256, generator=made)
         x, weight, took = x.to(device, dtype), weight.to(device, dtype), []
         function = partial(conv2d, padding=1) if convolution else linear
-        for _ in range(4):
+        for _ in range(8):
             start = clock()
             float(function(x, weight).flatten()[0])  # waits for a GPU too
             took.append(clock() - start)
         return min(took[1:])
 
-    with torch.inference_mode():
-        return best(DTYPES[precision]) / best(torch.float32)
-
-
-def autocast(precision: str, device: str | torch.device) -> contextlib.AbstractContextManager[object]:
-    """Matrix products in a resolved precision, float32 for ``32``."""
-    kind = torch.device(device).type
-    return torch.autocast(kind, dtype=DTYPES[precision] if precision != "32" else None, enabled=precision != "32")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several wait for each other on a busy machine, and waiting counts as work
+    try:
+        with torch.inference_mode():
+            return best(DTYPES[precision]) / best(torch.float32)
+    finally:
+        torch.set_num_threads(threads)

@@ -120,6 +120,7 @@ class Ensemble(nn.Module):
 
     @precision.setter
     def precision(self, value: str) -> None:
+        """Of all members."""
         for member in self.matchers:
             member.precision = value
 

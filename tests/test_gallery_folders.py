@@ -15,6 +15,7 @@ from tests.gallery_fakes import COLOURS, FakeMatcher, noise_photos, paint
 from xretrieve.data.folder import find_pictures, picture_suffixes
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery import Gallery
+from xretrieve.utils import atomic
 
 RED, BLUE = COLOURS["red"], COLOURS["blue"]
 
@@ -213,7 +214,9 @@ def test_a_rebuild_that_is_killed_between_its_two_renames_leaves_the_old_gallery
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", killed)
-    monkeypatch.setattr("xretrieve.utils.files.shutil.rmtree", lambda *args, **options: None)  # a kill tidies nothing
+    dead = "999999999-" + atomic.me().split("-")[1]
+    monkeypatch.setattr("xretrieve.utils.atomic.me", lambda: dead)  # it is gone when the next program comes
+    monkeypatch.setattr("xretrieve.utils.atomic.shutil.rmtree", lambda *args, **options: None)  # a kill tidies nothing
     with pytest.raises(KeyboardInterrupt):
         build(folder, tmp_path, overwrite=True)
     monkeypatch.undo()

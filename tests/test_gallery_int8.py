@@ -73,7 +73,7 @@ def test_what_is_missing_or_unknown_is_said(small, sgr, photos, tmp_path):
         Gallery.build(sgr, photos, tmp_path / "x.xr", tokens="int4")
     assert not (tmp_path / "x.xr").exists()
     (part_of(small) / "scales.npy").unlink()
-    with pytest.raises(XRetrieveError, match="scales.npy.*build the gallery again"):
+    with pytest.raises(XRetrieveError, match="scales.npy is damaged: it is missing.*make it again"):
         Gallery.open(small.path)
 
 

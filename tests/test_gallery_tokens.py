@@ -18,6 +18,7 @@ from xretrieve.gallery import Gallery
 from xretrieve.gallery_search import Stages
 from xretrieve.gallery_store import MAX_PARTS, Store
 from xretrieve.heads.scoring import score_pairs
+from xretrieve.utils.files import write_json
 
 pytest.importorskip("timm")
 COUNT = 14
@@ -349,10 +350,18 @@ def test_an_approximate_index_under_the_coarse_vectors(sgr, dual, photos, tmp_pa
 def test_damaged_tokens_are_said(alone, sgr):
     part = alone.path / "parts" / alone.info["parts"][0]["name"]
     np.save(part / "lengths.npy", np.full(COUNT, 8, np.int32))
-    with pytest.raises(XRetrieveError, match="is damaged: .* build the gallery again"):
+    with pytest.raises(XRetrieveError, match="lengths.npy is damaged: its bytes changed"):
         Gallery.open(alone.path, sgr)
     (part / "local.npy").unlink()
+    with pytest.raises(XRetrieveError, match="local.npy is damaged: it is missing"):
+        Gallery.open(alone.path, sgr)
+    del alone.info["parts"][0]["sum"]  # as former versions wrote it
+    write_json(alone.path / "gallery.json", alone.info)
+    (part / "checksums.json").unlink()
     with pytest.raises(XRetrieveError, match="damaged or missing"):
+        Gallery.open(alone.path, sgr)
+    np.save(part / "local.npy", np.zeros((3, 3), np.float16))
+    with pytest.raises(XRetrieveError, match="is damaged: .* build the gallery again"):
         Gallery.open(alone.path, sgr)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,11 +18,11 @@ from xretrieve.gallery_build import write_gallery
 from xretrieve.gallery_encode import Encoder, encode_items
 from xretrieve.gallery_explain import explain_hit
 from xretrieve.gallery_filter import MetadataFilter, same_name
+from xretrieve.gallery_follow import Followed
 from xretrieve.gallery_index import GalleryIndex
 from xretrieve.gallery_items import Item, Plan, give_metadata, make_plan
-from xretrieve.gallery_matchers import Matchers
 from xretrieve.gallery_search import Found, Stages, check_k
-from xretrieve.gallery_store import Store
+from xretrieve.gallery_store import READINGS, Store
 from xretrieve.query import Image, ImageText, Query, checked_query, texts_of
 from xretrieve.ranking import Hit, Ranking
 from xretrieve.utils.files import content_hash
@@ -43,13 +44,8 @@ class Changes:
     failed: list[dict[str, str]] = field(default_factory=list)
 
 
-class Gallery:
+class Gallery(Followed):
     """Made by :meth:`build` (or ``matcher.index``), read by :meth:`open`."""
-
-    def __init__(self, store: Store, matcher: Matcher | None = None, coarse: Matcher | None = None) -> None:
-        self._store, self._matchers = store, Matchers(store, matcher, coarse)
-        self._index = GalleryIndex(store)
-        self._filter: MetadataFilter | None = None
 
     @classmethod
     def build(
@@ -170,6 +166,10 @@ class Gallery:
         metadata: of a list of files, what is known of each, a dict of plain values for filters (``where``); of pictures
             that are there already it is added to what is known.
         """
+        with self._writing():
+            return self._add(source, batch_size, cache, progress, metadata)
+
+    def _add(self, source: Any, batch_size: int, cache: FeatureCache | None, progress: bool, metadata: Any) -> Changes:
         plan: Plan = make_plan(source, self._items())
         if metadata is not None:
             give_metadata(plan, source, metadata, self._items())
@@ -195,22 +195,28 @@ class Gallery:
     def remove(self, ids: str | Sequence[str]) -> None:
         """Remove by id; on disk when it returns. An id that is not there is an error, and nothing is removed."""
         ids = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
-        for id_ in ids:
-            self._row(id_)
-        if ids:
-            self._store.change(removed=ids)
-            self._changed()
+        with self._writing():
+            for id_ in ids:
+                self._row(id_)
+            if ids:
+                self._store.change(removed=ids)
+                self._changed()
 
     def keep_cascade(self, chosen: dict[str, Any]) -> None:
         """Keep what :func:`xretrieve.evaluation.cascade.tune` chose for searches of this gallery; on disk when it
         returns."""
-        self._store.change(cascade=chosen)
+        with self._writing():
+            self._store.change(cascade=chosen)
 
     def save(self) -> None:
         """Tidy up on disk: merge the parts that adding made, drop what was removed, write the index anew.
 
         Adding and removing are on disk without it.
         """
+        with self._writing():
+            self._merge()
+
+    def _merge(self) -> None:
         self._store.compact(index=self._index.described())
         self._index = GalleryIndex(self._store)
         self._index.write()
@@ -250,7 +256,19 @@ class Gallery:
 
     def search_many(self, asks: Sequence[Ask]) -> list[Ranking | XRetrieveError]:
         """Several searches, their queries encoded together. The answers are in the order of ``asks``; what is wrong
-        with one of them is given in its place and does not touch the others."""
+        with one of them is given in its place and does not touch the others.
+
+        What another program changed since is read first (:meth:`refresh`).
+        """
+        self.refresh()
+        answers = self._search_many(asks)
+        for _ in range(READINGS):  # an error may come of files that another program has just replaced
+            if not any(isinstance(answer, XRetrieveError) for answer in answers) or not self.refresh():
+                break
+            answers = self._search_many(asks)
+        return answers
+
+    def _search_many(self, asks: Sequence[Ask]) -> list[Ranking | XRetrieveError]:
         done: dict[int, Ranking | XRetrieveError] = {}
         queries: dict[int, Query] = {}
         for place, ask in enumerate(asks):
@@ -302,7 +320,10 @@ class Gallery:
         """
         from xretrieve.session import Session
 
-        return Session(self, combine, where)
+        self.refresh()
+        held = copy.copy(self)
+        held._follows = False
+        return Session(held, combine, where)
 
     def _ranking(self, found: Found, query: Query, k: int, many: int, notes: list[str], whole: bool = True) -> Ranking:
         """What was found of ``many`` pictures, as a ranking; ``whole`` as in :func:`explain_hit`."""
@@ -367,6 +388,6 @@ class Gallery:
     def _changed(self) -> None:
         self._filter = None
         if self._store.fragmented:
-            self.save()
+            self._merge()
         else:
             self._index.update()

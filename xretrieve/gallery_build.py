@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from xretrieve.gallery_matchers import coarse_entry, identity
 from xretrieve.gallery_store import MANIFEST, Store
 from xretrieve.gallery_tokens import TokenSpool, token_dtype
 from xretrieve.index import create_index
-from xretrieve.utils.files import atomic_folder
+from xretrieve.utils.files import atomic_folder, locked
 from xretrieve.utils.paths import is_file, is_folder, is_there
 from xretrieve.utils.precision import check
 
@@ -83,11 +85,19 @@ def write_gallery(
     if spool is not None:
         more = {"coarse": whose, "tokens": {"dim": spool.dim, "dtype": tokens, "pooled": coarse is not None}}
         more |= {"precision": precision} if precision != "auto" else {}
-    with atomic_folder(out) as part:
+    with _only_writer(out, overwrite), atomic_folder(out, replace=overwrite) as part:
         about = {"name": index, "options": index_options}
         store = Store.create(part, vectors.shape[1], identity(matcher), about, **more)
         store.change(items=items, vectors=vectors, tokens=spool, failed=failed)
         GalleryIndex(store).write(_test_queries(coarse or matcher, source, store))
+
+
+@contextlib.contextmanager
+def _only_writer(out: str | Path, overwrite: bool) -> Iterator[None]:
+    """A gallery that is there waits for those that add to it; one that came meanwhile is not replaced."""
+    with locked(out) if Path(out).is_dir() else contextlib.nullcontext():
+        check_out(out, overwrite)
+        yield
 
 
 def _commonest(failed: list[dict[str, str]]) -> str:

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from xretrieve.errors import XRetrieveError
 from xretrieve.gallery_store import Store
 from xretrieve.index import FlatIndex, Index, create_index, load_index, recall_against_flat
+from xretrieve.utils.checksums import seal, verify
 
 EXACT = ("flat", "faiss-flat")  # indexes that approximate nothing
 RECALL_K = 10
@@ -54,6 +56,10 @@ class GalleryIndex:
             start += len(part)
         return flat.search(vectors, k, store.live() if allowed is None else allowed)
 
+    def load(self) -> None:
+        """Make it ready for the first search now."""
+        self._ready()
+
     def update(self) -> None:
         """Follow the store after a change; an index file that has fallen behind is written anew."""
         if self.name == "flat":
@@ -82,6 +88,7 @@ class GalleryIndex:
         info["recall"] = {"value": round(recall, 4), "k": RECALL_K, "queries": len(queries[1]), "kind": queries[0]}
         info |= {"folder": f"index-{uuid.uuid4().hex[:6]}", "rows": self._rows, "removed": self._removed}
         index.save(self._store.folder / info["folder"])
+        info["sum"] = seal(self._store.folder / info["folder"])
         self._store.change(index=info)
         self._store.clean()
 
@@ -90,11 +97,17 @@ class GalleryIndex:
         store, info = self._store, self._store.info["index"]
         if self._index is None:
             if info.get("folder"):
-                self._index = load_index(store.folder / info["folder"])
-                self._rows, self._removed = info["rows"], info["removed"]
+                try:
+                    verify(store.folder / info["folder"], sealed=info.get("sum"))
+                    self._index = load_index(store.folder / info["folder"])
+                    self._rows, self._removed = info["rows"], info["removed"]
+                except XRetrieveError:
+                    if not store.stale:
+                        raise
+                    self._index = FlatIndex(store.info["dim"])  # replaced meanwhile; the vectors that were read answer
             else:
                 self._index = self._new()
-        if self._rows == 0 and self.name != "flat":  # in one go: the first vectors also train an index that needs it
+        if self._rows == 0 and self._index.name != "flat":  # in one go: the first vectors also train some indexes
             self._index.add(np.arange(store.total), store.vectors(np.arange(store.total)))
             self._rows = store.total
         start = 0

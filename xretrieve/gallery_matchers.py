@@ -42,6 +42,16 @@ class Matchers:
         for key, one in self._loaded.items():
             self._check(key, one)
 
+    def over(self, store: Store) -> Matchers:
+        """The matchers of a newer state of the gallery: those that are loaded, where it still names them."""
+        newer = Matchers(store)
+        newer._loaded = {
+            key: one
+            for key, one in self._loaded.items()
+            if store.info.get(key, {}).get("fingerprint") == self._store.info[key]["fingerprint"]
+        }
+        return newer
+
     @property
     def main(self) -> Matcher:
         """The matcher that scores."""

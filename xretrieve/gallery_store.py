@@ -9,14 +9,17 @@
       index-5a4b3c/           an approximate index over the first rows; it can always be made anew from the parts
 
 Adding writes a part, removing writes row numbers; nothing that was there is touched. Whatever is killed before
-`gallery.json` is replaced has not happened.
+`gallery.json` is replaced has not happened. One program writes at a time (:meth:`Store.writing`); others go on reading.
+Parts, indexes and `gallery.json` carry checksums (:mod:`xretrieve.utils.checksums`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -30,14 +33,17 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.gallery_items import Item
 from xretrieve.gallery_tokens import TokenPart, TokenSpool, join
 from xretrieve.tokens import Prepared
-from xretrieve.utils.files import atomic_folder, read_json, recover_folder, write_json
-from xretrieve.utils.paths import is_file, is_there
+from xretrieve.utils.atomic import tidy_folder
+from xretrieve.utils.checksums import BUDGET, SUMS, DamagedError, checksum, read_sealed, verify
+from xretrieve.utils.files import atomic_folder, locked, recover_folder, write_json
+from xretrieve.utils.paths import is_file
 from xretrieve.utils.texts import encode, json_lines, to_json_lines
 
 FORMAT = 1
 MANIFEST = "gallery.json"
 MAX_PARTS = 32  # more are merged into one
 MERGED = 256  # pictures whose tokens are read at once when parts are merged
+READINGS = 20  # of a gallery that changes while it is read
 FIELDS = {f.name for f in fields(Item)} - {"source"}
 _Part = tuple[np.ndarray, TokenPart | None, list[tuple[int | None, Item]]]  # vectors, tokens, (row of a change, item)
 
@@ -58,6 +64,8 @@ class Store:
         self.parts: list[np.ndarray] = []  # memory-mapped vectors
         self.token_parts: list[TokenPart | None] = []  # one per part, None where it holds changes only
         self.rows: dict[str, int] = {}  # id to row
+        self.stamp = _stamp(self.folder)  # of the `gallery.json` that was read
+        self._budget: int | None = BUDGET  # bytes of parts whose checksums are still looked at when they are read
 
     @classmethod
     def create(cls, folder: str | Path, dim: int, matcher: dict[str, Any], index: dict[str, Any], **more: Any) -> Store:
@@ -89,17 +97,34 @@ class Store:
 
     @classmethod
     def open(cls, folder: str | Path) -> Store:
-        """Read a gallery; a folder that is not one, a newer format or a damaged part is an error that says so."""
+        """Read a gallery; a folder that is not one, a newer format or a damaged part is an error that says so.
+
+        What another program changes meanwhile is read again. What a killed one left is deleted.
+        """
         folder = Path(folder)
-        recover_folder(folder)
+        for left in reversed(range(READINGS)):
+            recover_folder(folder)
+            before = _stamp(folder)
+            try:
+                store = cls._read(folder)
+            except XRetrieveError:
+                if not left or _stamp(folder) == before:
+                    raise
+            else:
+                store._clean_up()
+                return store
+        raise AssertionError("unreachable")
+
+    @classmethod
+    def _read(cls, folder: Path) -> Store:
         if not is_file(folder / MANIFEST):
             raise XRetrieveError(f"{folder} is not a gallery {_instead(folder)}")
-        info = read_json(folder / MANIFEST)
+        store = cls(folder, {})
+        info = store.info = read_sealed(folder / MANIFEST)
         if not isinstance(info, dict) or info.get("format") != FORMAT:
             raise XRetrieveError(
                 f"{folder / MANIFEST}: this version reads gallery format {FORMAT}; build the gallery again"
             )
-        store = cls(folder, info)
         for part in info["parts"]:
             store._take(store._read_part(part))
         for row in info["removed"]:
@@ -111,12 +136,38 @@ class Store:
             )
         return store
 
+    def seen(self) -> tuple[int, int, int] | None:
+        """What is on the disk now; other than :attr:`stamp` once it is another state."""
+        return _stamp(self.folder)
+
+    @property
+    def stale(self) -> bool:
+        """Whether another program changed, replaced or deleted the gallery since it was read."""
+        return self.seen() != self.stamp
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only program that changes the gallery; another one is waited for."""
+        with locked(self.folder):
+            yield
+
+    def check(self) -> None:
+        """Raise where any byte of a part or an index is not as it was written."""
+        for part in self.info["parts"]:
+            verify(self.folder / "parts" / part["name"], None, part.get("sum"))
+        index = self.info["index"]
+        if index.get("folder"):
+            verify(self.folder / index["folder"], None, index.get("sum"))
+
     def _read_part(self, part: dict[str, Any]) -> _Part:
         """A part that `gallery.json` names, or is about to name: its vectors, its tokens and its lines."""
         path, rows = self.folder / "parts" / part["name"], part["rows"]
         try:
+            self._budget = verify(path, self._budget, part.get("sum"))
             vectors = np.load(path / "vectors.npy", mmap_mode="r")
             lines = [(line.get("row"), _item(line)) for _, line in json_lines(path / "items.jsonl")]
+        except DamagedError:
+            raise
         except (OSError, ValueError, TypeError, AttributeError, XRetrieveError) as error:
             raise XRetrieveError(f"{path} is damaged or missing ({error}); build the gallery again") from error
         if vectors.shape != (rows, self.info["dim"]) or len(lines) < rows:
@@ -227,7 +278,12 @@ class Store:
             self._take(read)
 
     def compact(self, **info: Any) -> None:
-        """Merge all parts into one without the removed rows (row numbers change), and delete what no longer counts."""
+        """Merge all parts into one without the removed rows (row numbers change), and delete what no longer counts.
+
+        What was damaged on the disk is an error: it must not get a new checksum.
+        """
+        for old in self.info["parts"]:
+            verify(self.folder / "parts" / old["name"], None, old.get("sum"))
         live = self.live()
         part: dict[str, Any] = {"name": f"0000-{uuid.uuid4().hex[:6]}", "rows": len(live)}
         items = [self.items[row] for row in live]
@@ -249,11 +305,25 @@ class Store:
         return len(self.info["parts"]) > MAX_PARTS or 3 * len(self.info["removed"]) > self.total
 
     def clean(self) -> None:
-        """Delete parts and indexes that `gallery.json` does not name, and what killed runs left."""
+        """Delete parts and indexes that `gallery.json` does not name, and what killed programs left."""
+        for place in (self.folder, self.folder / "parts"):
+            tidy_folder(place)
+        for path in self._unnamed():
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _unnamed(self) -> list[Path]:
         kept = {part["name"] for part in self.info["parts"]} | {self.info["index"].get("folder")}
-        for path in [*self.folder.glob("parts/*"), *self.folder.glob("index-*"), *self.folder.glob(".index-*")]:
-            if path.name not in kept:
-                shutil.rmtree(path, ignore_errors=True)
+        found = [*self.folder.glob("parts/*"), *self.folder.glob("index-*")]
+        return [path for path in found if path.name not in kept]
+
+    def _clean_up(self) -> None:
+        """:meth:`clean` where there is something to delete and nobody is writing."""
+        for place in (self.folder, self.folder / "parts"):
+            tidy_folder(place)
+        if self._unnamed():
+            with contextlib.suppress(XRetrieveError), locked(self.folder, wait=False):
+                if not self.stale:
+                    self.clean()
 
     def _write_part(
         self,
@@ -265,11 +335,12 @@ class Store:
     ) -> _Part:
         """Write a part and read it back; nothing counts before `gallery.json` names it."""
         lines = [item.to_dict() for item in items] + [item.to_dict() | {"row": row} for row, item in changes]
-        with atomic_folder(self.folder / "parts" / about["name"]) as part:
+        with atomic_folder(self.folder / "parts" / about["name"], sealed=True) as part:
             np.save(part / "vectors.npy", vectors)
             if tokens is not None and items:
                 tokens.write(part)
             (part / "items.jsonl").write_bytes(encode(to_json_lines(lines)))
+        about["sum"] = checksum(self.folder / "parts" / about["name"] / SUMS)
         read = self._read_part(about)
         if [item.id for _, item in read[2]] != [line["id"] for line in lines]:
             raise XRetrieveError(f"{self.folder}: the names of its pictures are not read back as they were written; "
@@ -277,14 +348,22 @@ class Store:
         return read
 
     def _commit(self, info: dict[str, Any]) -> None:
-        path = self.folder / MANIFEST
-        if is_there(path) and read_json(path).get("revision") != self.info["revision"]:
+        if self.stale:
             raise XRetrieveError(
                 f"{self.folder} was changed by another program meanwhile; open it again and repeat this step"
             )
         info = info | {"revision": self.info["revision"] + 1, "updated": _now()}
-        write_json(path, info)
-        self.info = info
+        write_json(self.folder / MANIFEST, info, sealed=True)
+        self.info, self.stamp = info, _stamp(self.folder)
+
+
+def _stamp(folder: Path) -> tuple[int, int, int] | None:
+    """Changes whenever `gallery.json` does; None where there is none."""
+    try:
+        stat = os.stat(folder / MANIFEST)
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _instead(folder: Path) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
-from xretrieve.app.errors import ApiError
+from xretrieve.app.errors import ApiError, without_places
 from xretrieve.app.schemas import Health, Info, Problem
 from xretrieve.app.state import State
 from xretrieve.version import __version__
+
+PATIENCE = 2.0  # seconds that the answer about health waits for a change to be read
 
 
 def about_routes(state: State) -> APIRouter:
@@ -18,12 +22,24 @@ def about_routes(state: State) -> APIRouter:
     router = APIRouter(tags=["about"])
     gallery, settings = state.gallery, state.settings
 
-    @router.get("/api/health", response_model=Health, responses={503: {"model": Problem}})
+    @router.get("/api/health", response_model=Health, response_model_exclude_none=True,
+                responses={503: {"model": Problem}})  # fmt: skip
     async def health() -> Any:
-        """Whether answers can be expected. Asks for no token."""
+        """Whether answers can be expected, and whether they are of the index as it is on the disk now. Asks for no
+        token."""
         if not state.worker.alive:
             raise ApiError(503, "the server is starting or stopping; try again later")
-        return {"status": "ok", "pictures": len(gallery), "waiting": state.worker.waiting}
+        if not gallery.current:
+            with contextlib.suppress(ApiError, TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(state.worker.call(gallery.refresh), PATIENCE)
+        stale = not gallery.current
+        problem = gallery.problem or "the index on the disk has changed; it is being read"
+        return {
+            "status": "stale" if stale else "ok",
+            "pictures": len(gallery),
+            "waiting": state.worker.waiting,
+            "problem": without_places(problem, str(gallery.path)) if stale else None,
+        }
 
     @router.get("/api/info", response_model=Info)
     async def info() -> Any:

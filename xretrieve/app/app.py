@@ -49,7 +49,7 @@ def create_app(gallery: Gallery, settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        gallery.matcher, gallery.coarse  # noqa: B018  the first caller should not wait for them
+        gallery.prepare()  # the first caller should not wait for it
         state.worker.start()
         try:
             yield

@@ -30,7 +30,7 @@ def serve(gallery: Gallery, settings: Settings, show: bool = False, say: Callabl
         show: open the page in a browser.
         say: gets the page's address as soon as it can be opened.
     """
-    gallery.matcher, gallery.coarse  # noqa: B018  what is wrong with them is said before anybody connects
+    gallery.prepare()  # what is wrong with it is said before anybody connects
     app = create_app(gallery, settings)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=PATIENCE

@@ -127,9 +127,12 @@ class Info(BaseModel):
 class Health(BaseModel):
     """The server answers."""
 
-    status: Literal["ok"]
+    status: Literal["ok", "stale"] = Field(
+        description="stale: the index on the disk was changed and could not be read; answers are those of before."
+    )
     pictures: int
     waiting: int = Field(description="Requests before the model.")
+    problem: str | None = Field(default=None, description="Why the changed index could not be read.")
 
 
 def bodies(settings: Settings) -> tuple[type[Any], type[Any], type[Any], type[Any]]:

@@ -70,13 +70,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | Path, sealed: bool = False, durable: bool = True) -> Iterator[Path]:
+def atomic_folder(path: str | Path, sealed: bool = False, durable: bool = True, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary folder; on success it takes the place of ``path``, on failure it is deleted.
 
     Args:
         path: a link to a folder stays one.
         sealed: write checksums of its files into it (:mod:`xretrieve.utils.checksums`).
         durable: wait until all of it is on the disk; False for what can be made again.
+        replace: False where a folder that is there, even if it came meanwhile, is an error.
     """
     path = Path(os.path.realpath(path))
     with writing(path):
@@ -93,7 +94,10 @@ def atomic_folder(path: str | Path, sealed: bool = False, durable: bool = True) 
             if durable:
                 sync_tree(part)
             part.chmod(0o755)
-            _take_the_place(part, path)
+            if replace:
+                _take_the_place(part, path)
+            else:
+                part.replace(path)  # which only an empty folder allows
             if durable:
                 sync(path.parent)
     finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.disk import sync
 
 SUMS = "checksums.json"
 KEY = "checksum"
@@ -40,10 +41,16 @@ def seal(folder: Path) -> str:
     files = {name: measure(folder / name) for name in names if name != SUMS}
     path = folder / SUMS
     path.write_text(json.dumps(stamped({"files": files}), indent=1) + "\n", encoding="utf-8")
+    sync(path)
     return checksum(path)
 
 
-def verify(folder: Path, budget: int | None = BUDGET, sealed: str | None = None) -> bool:
+def is_sealed(folder: Path) -> bool:
+    """Whether a folder has checksums; those of former versions have none."""
+    return (folder / SUMS).is_file()
+
+
+def verify(folder: Path, budget: int | None = BUDGET, sealed: str | None = None) -> int | None:
     """Raise where a sealed folder is not as it was written: a file is missing, too short, or of other bytes.
 
     Args:
@@ -52,19 +59,21 @@ def verify(folder: Path, budget: int | None = BUDGET, sealed: str | None = None)
         sealed: what :func:`seal` returned; then the folder must be sealed so.
 
     Returns:
-        whether the folder is sealed at all.
+        what is left of the budget.
     """
     path = folder / SUMS
-    if not path.is_file():
+    if not is_sealed(folder):
         if sealed:
             raise damaged(path, "it is missing")
-        return False
+        return budget
     if sealed and checksum(path) != sealed:
         raise damaged(path, "its bytes changed")
-    left, files = budget, _listed(path)
-    for name, about in sorted(files.items(), key=lambda entry: entry[1]["bytes"]):
-        left = compare(folder / name, about, left)
-    return True
+    files = sorted(_listed(path).items(), key=lambda entry: entry[1]["bytes"])
+    for name, about in files:  # what is missing or cut is said first
+        compare(folder / name, about, 0)
+    for name, about in files:
+        budget = compare(folder / name, about, budget)
+    return budget
 
 
 def _listed(path: Path) -> dict[str, dict[str, Any]]:

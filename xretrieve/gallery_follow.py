@@ -1,0 +1,76 @@
+"""What a gallery in memory has to do with other programs that change the one on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from xretrieve.errors import XRetrieveError
+from xretrieve.gallery_filter import MetadataFilter
+from xretrieve.gallery_index import GalleryIndex
+from xretrieve.gallery_matchers import Matchers
+from xretrieve.gallery_store import Store
+
+if TYPE_CHECKING:
+    from xretrieve.matcher import Matcher
+
+
+class Followed:
+    """A gallery that was read, and follows what happens to its folder.
+
+    Args:
+        store: what was read.
+        matcher, coarse: as in :class:`xretrieve.gallery_matchers.Matchers`.
+    """
+
+    def __init__(self, store: Store, matcher: Matcher | None = None, coarse: Matcher | None = None) -> None:
+        self._store, self._matchers = store, Matchers(store, matcher, coarse)
+        self._index = GalleryIndex(store)
+        self._filter: MetadataFilter | None = None
+        self._follows = True  # a session stays with what it started from
+        self._unread: Any = None  # the state on the disk that could not be read
+        self.problem = ""
+
+    def prepare(self) -> None:
+        """Load the matchers and the index now, not with the first search."""
+        self._matchers.main, self._matchers.coarse  # noqa: B018
+        self._index.load()
+
+    @property
+    def current(self) -> bool:
+        """Whether searches see what is on the disk: no other program changed the gallery since it was read."""
+        return not self._store.stale
+
+    def refresh(self) -> bool:
+        """Read the gallery again where another program changed it; True when it did. Every search begins with this.
+
+        What cannot be read (gone, damaged, of a model that is not there) leaves everything as it was, and ``problem``
+        says what is wrong; else that is ''.
+        """
+        store, now = self._store, self._store.seen()
+        if not self._follows or now == store.stamp or (self.problem and now == self._unread):
+            return False
+        try:
+            self._take(Store.open(store.folder))
+        except XRetrieveError as error:
+            self.problem, self._unread = str(error), now
+            return False
+        return True
+
+    def _take(self, store: Store, load: bool = True) -> None:
+        matchers, index = self._matchers.over(store), GalleryIndex(store)
+        if load:  # the new ones are there before the old ones go
+            matchers.main, matchers.coarse  # noqa: B018
+            index.load()
+        self._store, self._matchers, self._index, self._filter = store, matchers, index, None
+        self.problem, self._unread = "", None
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The only program that changes the gallery, from its newest state on, without what killed programs left."""
+        with self._store.writing():
+            if self._store.stale:
+                self._take(Store.open(self._store.folder), load=False)
+            self._store.clean()
+            yield

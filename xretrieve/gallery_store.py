@@ -36,7 +36,7 @@ from xretrieve.tokens import Prepared
 from xretrieve.utils.atomic import tidy_folder
 from xretrieve.utils.checksums import BUDGET, SUMS, DamagedError, checksum, read_sealed, verify
 from xretrieve.utils.files import atomic_folder, locked, recover_folder, write_json
-from xretrieve.utils.paths import is_file
+from xretrieve.utils.paths import is_file, is_there
 from xretrieve.utils.texts import encode, json_lines, to_json_lines
 
 FORMAT = 1

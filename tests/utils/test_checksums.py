@@ -70,3 +70,14 @@ def test_sealed_json_notices_another_digit_and_reads_what_has_no_checksum(tmp_pa
         read_sealed(path)
     write_json(path, {"rerank": 100})
     assert read_sealed(path) == {"rerank": 100}
+
+
+def test_where_a_model_lies_may_be_changed_by_hand(tmp_path):
+    about = {"matcher": {"source": "runs/x", "source_options": {}, "fingerprint": "f00d"}}
+    write_json(tmp_path / "a.json", about, sealed=True)
+    text = (tmp_path / "a.json").read_text()
+    (tmp_path / "a.json").write_text(text.replace("runs/x", "runs/y"))
+    assert read_sealed(tmp_path / "a.json")["matcher"]["source"] == "runs/y"
+    (tmp_path / "a.json").write_text(text.replace("f00d", "f00e"))
+    with pytest.raises(DamagedError):
+        read_sealed(tmp_path / "a.json")

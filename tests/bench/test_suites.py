@@ -69,6 +69,7 @@ def test_every_model_has_a_row_and_a_line_that_makes_it_again(here: Path, capsys
     (first,) = json.loads(capsys.readouterr().out)
     assert (first["model"], first["seed"], first["metric"]) == ("image_text/scenes-dual", 0, "rsum")
     assert first["value"] == rows["image_text.scenes-dual"]["values"]["rsum"]
+    assert first["precision"] == {"scored": "float32 (inner products)", "trained": "float32"}
 
     assert main(["leaderboard", "show", "1"]) == 0
     text = capsys.readouterr().out

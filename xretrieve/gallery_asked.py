@@ -37,6 +37,11 @@ def cut_notes(matcher: Any, texts: Sequence[str]) -> list[str]:
     return [f"{which} {has} tokens and the model reads {most}: the rest was cut; say it shorter, or as several texts"]
 
 
+def sides_of(query: Query) -> list[str]:
+    """The sides of a matcher that a query needs (`text`, `image`)."""
+    return ["text"] * bool(texts_of(query)) + ["image"] * isinstance(query, (Image, ImageText))
+
+
 class Asked:
     """What a matcher makes of some queries, made at the first need and for all of them.
 
@@ -54,7 +59,7 @@ class Asked:
     def prepared(self, matcher: Any, query: Query, coarse: bool = False) -> Prepared:
         """One row of prepared tokens; ``coarse`` as in :meth:`xretrieve.Matcher.encode_query`."""
         key = (id(matcher), coarse, id(query))
-        several = len(self._queries) > 1 or any(len(self._over(matcher, side)) > 1 for side in ("text", "image"))
+        several = len(self._queries) > 1 or any(len(self._over(matcher, side)) > 1 for side in sides_of(query))
         if key not in self._made and several and hasattr(matcher, "combine_query"):
             self._together(matcher, coarse)
         if key not in self._made:

@@ -34,6 +34,7 @@ class Encoder:
 
     def __init__(self, matcher: Matcher, coarse: Matcher | None = None, tokens: bool = False) -> None:
         self.matcher, self.coarse, self.tokens = matcher, coarse, tokens
+        getattr(matcher, "image", None)  # a side that cannot be loaded is not a picture's fault
         self.shared = coarse is not None and matcher.image.fingerprint() == coarse.image.fingerprint()
 
     def __call__(

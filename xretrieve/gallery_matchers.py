@@ -8,8 +8,11 @@ the key they are the head's and their inner product is its score.
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery_store import Store
@@ -18,7 +21,11 @@ from xretrieve.utils.paths import is_there
 if TYPE_CHECKING:
     import torch
 
+    from xretrieve.backbones.base import Backbone
     from xretrieve.matcher import Matcher
+
+T = TypeVar("T")
+_log = logging.getLogger("xretrieve.loading")
 
 # key of gallery.json: argument of Gallery.open, option on the command line
 GIVEN = {"matcher": ("matcher=", "--model"), "coarse": ("coarse=", "--coarse")}
@@ -67,6 +74,12 @@ class Matchers:
         """The matcher whose vectors the index holds."""
         return self._get("coarse") if self.coarse_by == "matcher" else self.main
 
+    def ready(self) -> None:
+        """Load what is not loaded yet, both sides of both matchers."""
+        for matcher in (self.main, self.coarse):
+            for side in ("image", "text"):
+                getattr(matcher, side, None)
+
     @property
     def other(self) -> Matcher | None:
         """The coarse matcher where it is another one."""
@@ -86,7 +99,7 @@ class Matchers:
         if self.coarse_by != "matcher" or len(both) < 2 or not any(one is matcher for one in both):
             return [matcher]
         if side not in self._shared:
-            prints = {getattr(one, side).fingerprint() for one in both}
+            prints = {one.side_fingerprint(side) for one in both}
             self._shared[side] = len(prints) == 1
         return both if self._shared[side] else [matcher]
 
@@ -99,6 +112,7 @@ class Matchers:
 
     def _load(self, key: str) -> Matcher:
         from xretrieve.matcher import load_one
+        from xretrieve.matcher_sides import LateMatcher, find_sides
 
         folder, about = self._store.folder, self._store.info[key]
         argument, option = GIVEN[key]
@@ -107,13 +121,35 @@ class Matchers:
             raise XRetrieveError(
                 f"{folder} {made} {about['name']!r}, which was never saved; pass {argument} to Gallery.open"
             )
-        try:
-            return load_one(about["source"], **about.get("source_options", {}))
-        except XRetrieveError as error:
-            raise XRetrieveError(
-                f"{folder} {made} {about['source']}, which cannot be loaded: {error} "
-                f"(moved? pass {argument} to Gallery.open, or {option} on the command line)"
-            ) from error
+        options = about.get("source_options", {})
+
+        def whole(load: Callable[[], T], what: str = "") -> T:
+            _log.info("loading %s%s", what, about["source"])
+            try:
+                return load()
+            except XRetrieveError as error:
+                raise XRetrieveError(
+                    f"{folder} {made} {about['source']}, which cannot be loaded: {error} "
+                    f"(moved? pass {argument} to Gallery.open, or {option} on the command line)"
+                ) from error
+
+        prints = about.get("sides")
+        if not prints:  # a gallery of before there were fingerprints of sides
+            return whole(lambda: load_one(about["source"], **options))
+        sides, head = whole(lambda: find_sides(about["source"], options, about["head"]))
+
+        def load(side: str) -> Backbone:
+            backbone = whole(sides[side], f"the {side} side of ")
+            if (given := backbone.fingerprint()) != prints[side]:
+                raise XRetrieveError(
+                    f"{folder} {made} {about['source']}, whose {side} side is another one now ({given[:16]}, not "
+                    f"{prints[side][:16]}): their vectors cannot be compared; put the first one back, or build the "
+                    "gallery again"
+                )
+            return backbone
+
+        loaders = {side: partial(load, side) for side in sides}
+        return LateMatcher(loaders, prints, head, about["name"], about["source"], options)
 
     def _check(self, key: str, matcher: Matcher) -> None:
         about = self._store.info[key]
@@ -138,6 +174,9 @@ def identity(matcher: Matcher) -> dict[str, Any]:
         source, options = "", {}
     place = str(Path(source).resolve()) if source and is_there(Path(source)) else source
     about = {"name": matcher.name, "fingerprint": matcher.fingerprint(), "source": place, "source_options": options}
+    if hasattr(matcher, "side_fingerprint"):  # so that a search loads the sides that it needs
+        about["sides"] = {side: matcher.side_fingerprint(side) for side in ("image", "text")}
+        about["head"] = {"name": matcher.head.name, "options": matcher.head.config}
     image = getattr(matcher, "image", None)  # an ensemble has several
     if image is not None:
         about["image"] = {"backbone": image.name, "preprocessing": image.preprocessing()}

@@ -177,7 +177,7 @@ class Matcher(nn.Module):
         if not len(items):
             raise XRetrieveError(f"nothing to encode: the list of {backbone.modality}s is empty")
         was_training = self.training
-        if any(part.training for part in (self, self.image, self.text, self.head)):  # a trainer switches whole parts
+        if any(part.training for part in (self, backbone, *heads)):  # a trainer switches whole parts
             self.eval()  # walks through all modules, which a single text would feel
         stored = (
             cache.encode(backbone, items, ids=ids, batch_size=batch_size, progress=progress)
@@ -268,15 +268,16 @@ class Matcher(nn.Module):
     def fingerprint(self) -> str:
         """Hash of the backbones' fingerprints, the head's configuration and its weights."""
         digest = hashlib.sha256()
-        digest.update(
-            json.dumps(
-                [self.image.fingerprint(), self.text.fingerprint(), self.head.name, self.head.config], sort_keys=True
-            ).encode()
-        )
+        sides = [self.side_fingerprint(side) for side in ("image", "text")]
+        digest.update(json.dumps([*sides, self.head.name, self.head.config], sort_keys=True).encode())
         for key, value in sorted(self.head.state_dict().items()):
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def side_fingerprint(self, side: str) -> str:
+        """That of the backbone of ``side`` (`image`, `text`)."""
+        return str(getattr(self, side).fingerprint())
 
     def save(self, folder: str | Path) -> Path:
         """Write ``config.json``, ``head.safetensors``, ``image/`` and ``text/``; an existing one is replaced whole."""
@@ -298,26 +299,40 @@ class Matcher(nn.Module):
     def load(cls, folder: str | Path) -> Matcher:
         """Read what :meth:`save` wrote; anything missing or of a wrong shape is an error that names the file."""
         folder = Path(folder)
-        config = read_json(folder / "config.json")
-        if not isinstance(config, dict) or config.get("format") != FORMAT or "head" not in config:
-            raise XRetrieveError(f"{folder / 'config.json'} is not a matcher of format {FORMAT}")
-        head = head_class(config["head"])(**config["options"])
-        weights = folder / "head.safetensors"
-        try:
-            head.load_state_dict(load_file(weights))
-        except FileNotFoundError as error:
-            raise XRetrieveError(f"no file {weights}; save the matcher again") from error
-        except Exception as error:  # safetensors and load_state_dict each raise their own types
-            raise XRetrieveError(
-                f"{weights} does not fit head {config['head']!r} as {folder / 'config.json'} describes it: {error}"
-            ) from error
-        return cls(load_backbone(folder / "image"), load_backbone(folder / "text"), head, config["name"], str(folder))
+        head, name = read_saved(folder)
+        return cls(load_backbone(folder / "image"), load_backbone(folder / "text"), head, name, str(folder))
 
     def index(self, source: Any, out: str | Path, **options: Any) -> Gallery:
         """Build a gallery over a folder of pictures or a dataset (see :meth:`xretrieve.Gallery.build`)."""
         from xretrieve.gallery import Gallery
 
         return Gallery.build(self, source, out, **options)
+
+
+def read_saved(folder: Path) -> tuple[Head, str]:
+    """The head and the name of a saved matcher."""
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or config.get("format") != FORMAT or "head" not in config:
+        raise XRetrieveError(f"{folder / 'config.json'} is not a matcher of format {FORMAT}")
+    head = head_class(config["head"])(**config["options"])
+    weights = folder / "head.safetensors"
+    try:
+        head.load_state_dict(load_file(weights))
+    except FileNotFoundError as error:
+        raise XRetrieveError(f"no file {weights}; save the matcher again") from error
+    except Exception as error:  # safetensors and load_state_dict each raise their own types
+        raise XRetrieveError(
+            f"{weights} does not fit head {config['head']!r} as {folder / 'config.json'} describes it: {error}"
+        ) from error
+    return head, config["name"]
+
+
+def saved_folder(name: str | Path) -> Path | None:
+    """The folder of a run, of a matcher or of an ensemble that holds one of the last two; None where there is none."""
+    for folder in (Path(name) / "matcher", Path(name)):
+        if is_file(folder / "ensemble.json") or (is_file(folder / "config.json") and is_folder(folder / "image")):
+            return folder
+    return None
 
 
 def load(name: str | Path, weights: str | Path | None = None, **options: Any) -> Matcher | Ensemble:
@@ -332,19 +347,17 @@ def load(name: str | Path, weights: str | Path | None = None, **options: Any) ->
     """
     if weights is not None:
         options["weights"] = str(expand(weights).resolve())
-    folder = Path(name)
-    for candidate in (folder / "matcher", folder):
-        ensemble = is_file(candidate / "ensemble.json")
-        if ensemble or (is_file(candidate / "config.json") and is_folder(candidate / "image")):
-            if options:
-                raise XRetrieveError(f"{folder} is a saved matcher; it takes no options ({', '.join(options)})")
-            if ensemble:
-                from xretrieve.ensemble import Ensemble
+    folder, saved = Path(name), saved_folder(name)
+    if saved is not None:
+        if options:
+            raise XRetrieveError(f"{folder} is a saved matcher; it takes no options ({', '.join(options)})")
+        if is_file(saved / "ensemble.json"):
+            from xretrieve.ensemble import Ensemble
 
-                return Ensemble.load(candidate)
-            matcher = Matcher.load(candidate)
-            matcher.source = str(folder)
-            return matcher
+            return Ensemble.load(saved)
+        matcher = Matcher.load(saved)
+        matcher.source = str(folder)
+        return matcher
     if isinstance(name, str) and name.startswith(HUB) and not is_there(folder):
         from xretrieve.sharing.hub import fetch
 

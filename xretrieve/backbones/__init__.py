@@ -31,7 +31,7 @@ _SOURCES = {
     "words": "xretrieve.backbones.words",
     "regions": "xretrieve.backbones.regions",
 }
-__all__ = ["create_backbone", "list_backbones", "load_backbone"]
+__all__ = ["check_saved", "create_backbone", "list_backbones", "load_backbone"]
 
 
 def create_backbone(
@@ -57,9 +57,7 @@ def create_backbone(
 def load_backbone(folder: str | Path) -> Backbone:
     """Read a folder that ``Backbone.save`` wrote; never reaches the network."""
     folder = Path(folder)
-    if not is_file(folder / "backbone.json"):
-        raise XRetrieveError(f"{folder}: not a saved backbone (it has no backbone.json)")
-    about = read_json(folder / "backbone.json")
+    about = _about(folder)
     try:
         name, modality, frozen, options = (about[key] for key in ("name", "modality", "frozen", "options"))
     except KeyError as error:
@@ -71,6 +69,21 @@ def load_backbone(folder: str | Path) -> Backbone:
             options = {**options, "pretrained": False}  # the weights are in the graph
         return OnnxBackbone(_build(name, modality, None, folder, frozen, options), folder)
     return _build(name, modality, folder / "model.safetensors", folder, frozen, options)
+
+
+def check_saved(folder: Path) -> None:
+    """Raise unless ``Backbone.save`` wrote a folder, with whole weights (none of their values is read)."""
+    from xretrieve.backbones.weights import check_weights
+
+    _about(folder)
+    if not (folder / "model.onnx").is_file():
+        check_weights(folder / "model.safetensors")
+
+
+def _about(folder: Path) -> Any:
+    if not is_file(folder / "backbone.json"):
+        raise XRetrieveError(f"{folder}: not a saved backbone (it has no backbone.json)")
+    return read_json(folder / "backbone.json")
 
 
 def list_backbones(pattern: str = "") -> list[str]:

@@ -25,17 +25,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     unwrapped, as are names that data-parallel training put ``module.`` before.
     """
     path = expand(path)
-    if not is_file(path):
-        raise XRetrieveError(f"no weights file {path}")
+    check_weights(path)
+    state: Any
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        state: Any
-        try:
-            state = load_file(path)
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
-            raise XRetrieveError(f"{path}: not a safetensors file ({error}); copy it again") from error
+        state = load_file(path)
     else:
         state = load_plain(path)
         for key in ("state_dict", "model"):
@@ -44,6 +39,20 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise XRetrieveError(f"{path}: expected a dict of tensors")
     return {without_wrapper(k): v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def check_weights(path: Path) -> None:
+    """Raise where a weights file is missing, or is a safetensors file that is cut short or something else."""
+    if not is_file(path):
+        raise XRetrieveError(f"no weights file {path}")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            raise XRetrieveError(f"{path}: not a safetensors file ({error}); copy it again") from error
 
 
 def load_strict(module: nn.Module, state: dict[str, Tensor], where: str | Path) -> None:

@@ -28,8 +28,8 @@ class Ask:
 
 def cut_notes(matcher: Any, texts: Sequence[str]) -> list[str]:
     """What to say of texts that are longer than the model reads; nothing where all of them are read."""
-    read = getattr(getattr(matcher, "text", None), "cut", None)
-    long = [counts for counts in read(list(texts)) if counts[1] > counts[0]] if read is not None and texts else []
+    read = getattr(getattr(matcher, "text", None), "cut", None) if texts else None  # a picture needs no text side
+    long = [counts for counts in read(list(texts)) if counts[1] > counts[0]] if read is not None else []
     if not long:
         return []
     most, has = max(long, key=lambda counts: counts[1])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from threading import RLock
 from typing import Any
 
@@ -19,6 +18,7 @@ from xretrieve.backbones.base import Backbone
 from xretrieve.heads import head_class
 from xretrieve.heads.base import Head
 from xretrieve.matcher import HUB, Matcher, load_one, read_saved, saved_folder
+from xretrieve.utils.paths import is_file, is_there
 
 SIDES = ("image", "text")
 _LOADING = RLock()  # two searches at once must not load one side twice

@@ -74,7 +74,7 @@ def test_what_walks_through_a_late_matcher_finds_all_of_it(made):
 
 def test_all_is_loaded_where_that_is_asked_for(made):
     gallery = Gallery.open(made / "g.xr")
-    gallery.load_matchers()
+    gallery.prepare()
     assert gallery.matcher.loaded("image") and gallery.matcher.loaded("text")
 
 

@@ -137,10 +137,6 @@ class Gallery(Followed):
         """Another matcher that the candidates come from, loaded at the first use; None where there is none."""
         return self._matchers.other
 
-    def load_matchers(self) -> None:
-        """Load the whole of both matchers now; else a search loads what it needs and is not there yet."""
-        self._matchers.ready()
-
     @property
     def scored_in(self) -> str:
         """What searches compute scores in, and why, for people; the matcher is loaded for it."""

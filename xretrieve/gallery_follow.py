@@ -33,8 +33,8 @@ class Followed:
         self.problem = ""
 
     def prepare(self) -> None:
-        """Load the matchers and the index now, not with the first search."""
-        self._matchers.main, self._matchers.coarse  # noqa: B018
+        """Load the whole of both matchers and the index now; a search loads what it needs and is not there yet."""
+        self._matchers.ready()
         self._index.load()
 
     @property

@@ -107,7 +107,7 @@ def index(
     progress = sys.stderr.isatty()
     if add:
         gallery = open_gallery(out, model, weights, coarse)
-        gallery.load_matchers()  #  loaded before the clock starts
+        gallery.prepare()  # loaded before the clock starts
         start = time.perf_counter()
         changes = gallery.add(source, batch_size=batch_size, cache=keep, progress=progress)
         gone = gallery.gone

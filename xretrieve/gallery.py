@@ -35,13 +35,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Changes:
-    """What :meth:`Gallery.add` did: ids added and replaced, numbers of copies and of known pictures, failures."""
+    """What :meth:`Gallery.add` did: ids added and replaced, copies, known pictures, failures, and news of the index."""
 
     added: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     duplicates: int = 0
     unchanged: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Gallery(Followed):
@@ -53,7 +54,7 @@ class Gallery(Followed):
         matcher: Matcher,
         source: Any,
         out: str | Path,
-        index: str = "flat",
+        index: str = "auto",
         batch_size: int = 64,
         cache: FeatureCache | None = None,
         progress: bool = False,
@@ -61,6 +62,7 @@ class Gallery(Followed):
         coarse: Matcher | None = None,
         tokens: str = "float16",
         precision: str = "auto",
+        recall: float | None = None,
         **index_options: Any,
     ) -> Gallery:
         """Encode pictures and write a gallery.
@@ -71,7 +73,8 @@ class Gallery(Followed):
                 :class:`RetrievalDataset` (its own ids and metadata, and ``split`` and ``dataset``).
             out: the gallery's folder, usually ``something.xr``. It appears when all is done, or not at all.
             index: a name of :func:`xretrieve.index.list_indexes`; ``index_options`` go to it. For an approximate index
-                the recall against exact search is measured and kept in ``gallery.json``.
+                the recall against exact search is measured and kept in ``gallery.json``. The default is flat up to
+                20,000 pictures, and nearly so beyond (docs/search.md).
             cache: keeps what the backbone computed, so that a build that was stopped goes on where it was.
             overwrite: replace a gallery that is there.
             coarse: for a matcher whose head scores token by token and has no trained coarse space of its own: a dual
@@ -81,12 +84,14 @@ class Gallery(Followed):
                 less exact (docs/search.md).
             precision: of the scores of such a head in every search of this gallery: ``auto`` (bf16 or fp16 where the
                 device computes it natively), ``32``, ``bf16`` or ``fp16``. Pictures are encoded in float32.
+            recall: share of the 10 nearest that an approximate index must find: its effort is chosen by measuring it.
+                Where none is enough, an exact index takes its place, with a warning.
 
         The local tokens of such a head are kept beside the vectors (:mod:`xretrieve.gallery_tokens`). Pictures that
         cannot be read are left out and listed in :attr:`failed`.
         """
         write_gallery(matcher, source, out, coarse, index, batch_size, cache, progress, overwrite, tokens,
-                      index_options, precision)  # fmt: skip
+                      recall, index_options, precision)  # fmt: skip
         return cls(Store.open(out), matcher, coarse)
 
     @classmethod
@@ -186,21 +191,24 @@ class Gallery(Followed):
         removed = [
             id_ for id_ in plan.removed if id_ in arrived
         ]  # a changed file that cannot be read keeps its old row
+        notes: list[str] = []
         if items or plan.updated or failed or len(kept) < len(self.failed):
             updated = [item for item in plan.updated.values() if item.id not in removed]
             self._store.change(removed, items, vectors, updated, spool, failed=kept + failed)
-            self._changed()
-        return Changes([i for i in arrived if i not in removed], removed, plan.duplicates, plan.unchanged, failed)
+            notes = self._changed()
+        arrived = [i for i in arrived if i not in removed]
+        return Changes(arrived, removed, plan.duplicates, plan.unchanged, failed, notes)
 
-    def remove(self, ids: str | Sequence[str]) -> None:
-        """Remove by id; on disk when it returns. An id that is not there is an error, and nothing is removed."""
+    def remove(self, ids: str | Sequence[str]) -> list[str]:
+        """Remove by id; on disk when it returns. An unknown id is an error, and nothing goes. Notes as in `add`."""
         ids = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
         with self._writing():
             for id_ in ids:
                 self._row(id_)
-            if ids:
-                self._store.change(removed=ids)
-                self._changed()
+            if not ids:
+                return []
+            self._store.change(removed=ids)
+            return self._changed()
 
     def keep_cascade(self, chosen: dict[str, Any]) -> None:
         """Keep what :func:`xretrieve.evaluation.cascade.tune` chose for searches of this gallery; on disk when it
@@ -208,20 +216,21 @@ class Gallery(Followed):
         with self._writing():
             self._store.change(cascade=chosen)
 
-    def save(self) -> None:
+    def save(self) -> list[str]:
         """Tidy up on disk: merge the parts that adding made, drop what was removed, write the index anew.
 
-        Adding and removing are on disk without it.
+        Adding and removing are on disk without it. Notes as in `add`.
         """
         with self._writing():
-            self._merge()
+            return self._merge()
 
-    def _merge(self) -> None:
+    def _merge(self) -> list[str]:
         self._store.compact(index=self._index.described())
         self._index = GalleryIndex(self._store)
-        self._index.write()
+        notes = self._index.write()
         self._store.clean()
         self._filter = None
+        return notes
 
     def search(
         self,
@@ -385,9 +394,6 @@ class Gallery(Followed):
     def _items(self) -> list[Item]:
         return [item for item in self._store.items if item is not None]
 
-    def _changed(self) -> None:
+    def _changed(self) -> list[str]:
         self._filter = None
-        if self._store.fragmented:
-            self._merge()
-        else:
-            self._index.update()
+        return self._merge() if self._store.fragmented else self._index.update()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,13 @@ import numpy as np
 from xretrieve.data.base import RetrievalDataset
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery_encode import Encoder, encode_items, to_numpy
-from xretrieve.gallery_index import MIN_TRAIN, GalleryIndex
+from xretrieve.gallery_index import MIN_TRAIN, GalleryIndex, Queries
 from xretrieve.gallery_items import make_plan
 from xretrieve.gallery_matchers import coarse_entry, identity
 from xretrieve.gallery_store import MANIFEST, Store
 from xretrieve.gallery_tokens import TokenSpool, token_dtype
 from xretrieve.index import create_index
+from xretrieve.index.recall import EFFORTS
 from xretrieve.utils.files import atomic_folder, locked
 from xretrieve.utils.paths import is_file, is_folder, is_there
 from xretrieve.utils.precision import check
@@ -61,11 +63,13 @@ def write_gallery(
     progress: bool,
     overwrite: bool,
     tokens: str,
+    recall: float | None,
     index_options: dict[str, Any],
     precision: str = "auto",
 ) -> None:
     """Encode a source and write the gallery's folder; the arguments are those of :meth:`xretrieve.Gallery.build`."""
     create_index(index, 8, **index_options)  # a wrong name or option, or no faiss: said before an hour of encoding
+    check_recall(recall, index, index_options)
     check_out(out, overwrite)
     token_dtype(tokens)  # so is a wrong type
     check(precision)
@@ -81,15 +85,18 @@ def write_gallery(
         raise XRetrieveError(
             f"index ivfpq needs {MIN_TRAIN} pictures to train on, there are {len(items)}; use 'flat' or 'hnsw'"
         )
+    if whose.get("by") == "none":
+        index, index_options = "flat", {}  # vectors that choose nothing need no codes
     more: dict[str, Any] = {}
     if spool is not None:
         more = {"coarse": whose, "tokens": {"dim": spool.dim, "dtype": tokens, "pooled": coarse is not None}}
         more |= {"precision": precision} if precision != "auto" else {}
     with _only_writer(out, overwrite), atomic_folder(out, replace=overwrite) as part:
-        about = {"name": index, "options": index_options}
+        about = {"name": index, "options": index_options} | ({"target": recall} if recall is not None else {})
         store = Store.create(part, vectors.shape[1], identity(matcher), about, **more)
         store.change(items=items, vectors=vectors, tokens=spool, failed=failed)
-        GalleryIndex(store).write(_test_queries(coarse or matcher, source, store))
+        for note in GalleryIndex(store).write(lambda: _test_queries(coarse or matcher, source)):
+            warnings.warn(note, stacklevel=3)
 
 
 @contextlib.contextmanager
@@ -109,9 +116,20 @@ def _commonest(failed: list[dict[str, str]]) -> str:
     return f"; {count} of them, the first {first}: {reason}"
 
 
-def _test_queries(matcher: Matcher, source: Any, store: Store) -> tuple[str, np.ndarray] | None:
+def check_recall(recall: float | None, index: str, options: dict[str, Any]) -> None:
+    """Raise unless an index can be told to reach such a recall, and nothing else decides on its effort."""
+    if recall is None:
+        return
+    if isinstance(recall, bool) or not isinstance(recall, (int, float)) or not 0 < recall <= 1:
+        raise XRetrieveError(f"recall is {recall!r}; give the share of the nearest to find, such as 0.99")
+    effort = EFFORTS.get(index, ("",))[0]
+    if effort in options:
+        raise XRetrieveError(f"recall={recall} chooses {effort} of index {index!r}; give one of them")
+
+
+def _test_queries(matcher: Matcher, source: Any) -> Queries | None:
     """Queries that an approximate index is measured with: captions where there are some."""
-    if store.info["index"]["name"] == "flat" or not isinstance(source, RetrievalDataset) or not source.captions:
+    if not isinstance(source, RetrievalDataset) or not source.captions:
         return None
     rows = np.unique(np.linspace(0, len(source.captions) - 1, CAPTIONS).astype(int))
     return "captions", to_numpy(matcher.encode_texts([source.captions[row] for row in rows]).pooled)

@@ -205,7 +205,7 @@ def coarse_entry(matcher: Matcher, coarse: Matcher | None, index: str) -> dict[s
         return {"by": "matcher", **identity(coarse)}
     if getattr(head, "coarse", head.indexable):
         return {"by": "head"}
-    if index != "flat":
+    if index not in ("auto", "flat"):
         raise XRetrieveError(
             f"head {head.name!r} has no trained coarse space, so index {index!r} would choose at random: leave it out "
             "(every picture is scored), or give coarse (--coarse RUN), a dual encoder that chooses the candidates"

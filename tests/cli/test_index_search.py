@@ -154,7 +154,9 @@ def test_an_approximate_index_prints_its_recall(run, photos, tmp_path, capsys):
     status, out, err = call(
         capsys, "index", photos, "--model", run, "--out", tmp_path / "h.xr", "--index", "hnsw", "-o", "m=8"
     )
-    assert status == 0 and "index hnsw, recall@10 against exact search 1.0000 (12 vectors of the gallery; " in out, err
+    assert (
+        status == 0 and "index hnsw, recall@10 against exact search 1.0000 (12 moved vectors of the gallery; " in out
+    ), err
     _, out, _ = call(capsys, "search", tmp_path / "h.xr", "dog", "-k", 2, "--json")
     assert len(json.loads(out)["hits"]) == 2
 

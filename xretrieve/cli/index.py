@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,7 +48,17 @@ def index(
         Path | None,
         typer.Option(help="The gallery's folder [default: the name of PHOTOS or of the dataset + .xr, here]."),
     ] = None,
-    index_name: Annotated[str, typer.Option("--index", help="flat (exact), hnsw, ivfpq or faiss-flat.")] = "flat",
+    index_name: Annotated[
+        str | None,
+        typer.Option("--index", help="auto, flat (exact), hnsw, ivfpq or faiss-flat [default: auto]."),
+    ] = None,
+    recall: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Choose the effort of an approximate index so that it finds this share of the 10 nearest, e.g. 0.99.",
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", "-o", metavar="KEY=VALUE", help="An option of the index, e.g. -o ef_search=256."),
@@ -89,9 +100,9 @@ def index(
             else "give a folder or --dataset, not both"
         )
     check(precision)
-    if add and (overwrite or option or index_name != "flat" or precision != "auto"):
+    if add and (overwrite or option or index_name or recall is not None or precision != "auto"):
         raise XRetrieveError(
-            "--add keeps the gallery and its index; leave out --overwrite, --index, --option and --precision"
+            "--add keeps the gallery and its index; leave out --overwrite, --index, --option, --recall and --precision"
         )
     if photos is not None and not is_there(expand(photos)):  # before a model is fetched
         raise XRetrieveError(f"no folder and no picture at {photos}")
@@ -112,27 +123,30 @@ def index(
         changes = gallery.add(source, batch_size=batch_size, cache=keep, progress=progress)
         gone = gallery.gone
         if prune:
-            gallery.remove(gone)
+            changes.notes += gallery.remove(gone)
         done, failed = {**vars(changes), "added": len(changes.added), "replaced": len(changes.replaced)}, changes.failed
         done |= {"gone": gone, "pruned": prune}
     else:
         check_out(out, overwrite)
         matcher, other = load_one(model or DEFAULT_MODEL, weights), load_one(coarse) if coarse else None
         start = time.perf_counter()
-        gallery = Gallery.build(
-            matcher,
-            source,
-            out,
-            index=index_name,
-            batch_size=batch_size,
-            cache=keep,
-            progress=progress,
-            overwrite=overwrite,
-            coarse=other,
-            tokens=tokens,
-            precision=precision,
-            **apply_overrides({}, option or []),
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "index .* finds")  # the report says it
+            gallery = Gallery.build(
+                matcher,
+                source,
+                out,
+                index=index_name or "auto",
+                batch_size=batch_size,
+                cache=keep,
+                progress=progress,
+                overwrite=overwrite,
+                coarse=other,
+                tokens=tokens,
+                recall=recall,
+                precision=precision,
+                **apply_overrides({}, option or []),
+            )
         done, failed = {"added": len(gallery)}, gallery.failed
     seconds = time.perf_counter() - start
     rate = (done["added"] + done.get("replaced", 0)) / seconds
@@ -174,6 +188,17 @@ def _one_folder(folders: list[Path], out: Path | None) -> Path | None:
     return folders[0] if folders else None
 
 
+def _told(about: dict[str, Any]) -> str:
+    """An index in a line: what it is, how it searches, what it finds."""
+    recall = about.get("recall")
+    if recall is None:  # `auto` is the flat index while there are few
+        return "flat, exact" if about["name"] in ("auto", "flat") else f"{about['name']}, exact"
+    how = [f"{about['codes']} codes and exact scores"] if "codes" in about else []
+    how += [f"{option}={value}" for option, value in about.get("chosen", {}).items()]
+    how += [f"recall@{recall['k']} against exact search {recall['value']:.4f} ({recall['queries']} {recall['kind']}"]
+    return ", ".join([about["name"], *how]) + (")" if recall["kind"] == "captions" else "; texts may be found less)")
+
+
 def _report(result: dict[str, Any], gallery: Gallery) -> None:
     known = f"; {result['replaced']} changed, {result['unchanged']} already there" if "unchanged" in result else ""
     copies = result.get("duplicates") or sum(len(m.get("paths", [0])) - 1 for m in gallery.metadata)
@@ -184,14 +209,10 @@ def _report(result: dict[str, Any], gallery: Gallery) -> None:
         + (f"; {copies} cop{'y' if copies == 1 else 'ies'} of the same content" if copies else "")
     )
     about = result["index"]
-    recall = about.get("recall")
-    measured = (
-        f", recall@{recall['k']} against exact search {recall['value']:.4f} ({recall['queries']} {recall['kind']}"
-        + (")" if recall["kind"] == "captions" else "; texts can be found less often)")
-        if recall
-        else ", exact"
-    )
-    typer.echo(f"  index {about['name']}" + (measured if recall or about["name"] in ("flat", "faiss-flat") else ""))
+    typer.echo(f"  index {_told(about)}")
+    for note in result.get("notes", [about.get("note")]):
+        if note:
+            typer.echo(f"  note: {note}")
     if result["coarse"]:
         by = "bound" if gallery.bounded else result["coarse"]["by"]
         typer.echo("  " + (COARSE[by] if by != "matcher" else f"candidates come from {result['coarse']['name']}"))

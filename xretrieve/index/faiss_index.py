@@ -28,7 +28,7 @@ def import_faiss() -> ModuleType:
     except ImportError as error:
         raise XRetrieveError(
             "this index needs faiss: pip install 'xretrieve[faiss]' (or 'xretrieve[faiss-gpu]'), "
-            "or use index 'flat', which is exact"
+            "or use index 'auto' or 'flat', which need nothing else"
         ) from error
     return faiss
 
@@ -87,6 +87,11 @@ class FaissIndex:
 
     def __len__(self) -> int:
         return len(self._ids) - len(self._removed)
+
+    @property
+    def cells(self) -> int:
+        """Cells of an IVF-PQ index, 0 of others."""
+        return int(self._index.nlist) if self.name == "ivfpq" and self._index is not None else 0
 
     @property
     def removed(self) -> int:

@@ -45,13 +45,17 @@ class FlatIndex:
         ids = check_ids(ids, len(array), taken).copy()
         if not len(ids):
             return
-        with warnings.catch_warnings():  # torch warns about read-only memory; it is only read here
-            warnings.simplefilter("ignore", UserWarning)
-            self._vectors.append(torch.from_numpy(array).to(self.device))
+        self._vectors.append(as_tensor(array).to(self.device))
         self._ids.append(ids)
 
     def remove(self, ids: np.ndarray) -> None:
         """Remove by id; an unknown id is an error and removes nothing."""
+        self._mark_removed(ids)
+        kept = [i for i, block in enumerate(self._ids) if (block >= 0).any()]
+        self._vectors, self._ids = [self._vectors[i] for i in kept], [self._ids[i] for i in kept]
+
+    def _mark_removed(self, ids: np.ndarray) -> None:
+        """Their ids become -1, their places stay."""
         wanted = np.unique(np.asarray(ids, dtype=np.int64))
         found = [np.isin(block, wanted) for block in self._ids]
         if sum(int(f.sum()) for f in found) < len(wanted):
@@ -59,8 +63,6 @@ class FlatIndex:
             raise XRetrieveError(f"index: there is no id {int(wanted[~np.isin(wanted, here)][0])}")
         for block, gone in zip(self._ids, found, strict=True):
             block[gone] = -1
-        kept = [i for i, block in enumerate(self._ids) if (block >= 0).any()]
-        self._vectors, self._ids = [self._vectors[i] for i in kept], [self._ids[i] for i in kept]
 
     def search(self, vectors: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The best ``k`` per query (Q, dim): scores (Q, k) and ids (Q, k), padded with -inf and -1."""
@@ -93,7 +95,7 @@ class FlatIndex:
                 query, score, column = _top(queries @ block.T, k)
                 found.append((query, score, offset + rows[column], ids[rows[column]]))
             offset += len(ids)
-        return _merge(found, len(queries), k)
+        return merge(found, len(queries), k)
 
     def save(self, path: str | Path) -> None:
         """Write ``index.json``, ``vectors.npy`` and ``ids.npy``; removed vectors are left out."""
@@ -122,6 +124,13 @@ class FlatIndex:
         return index
 
 
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """The same memory as a tensor, a read-only map too."""
+    with warnings.catch_warnings():  # torch warns about read-only memory; it is only read here
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)
+
+
 def _top(scores: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All entries of scores (Q, G) that can be among the best k: query row, score, column. With ties at the k-th place
     there are more than k: topk alone would pick any of them, and the order of the gallery must decide."""
@@ -133,7 +142,9 @@ def _top(scores: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return query.cpu().numpy(), scores[query, column].float().cpu().numpy(), column.cpu().numpy()
 
 
-def _merge(found: list[tuple[np.ndarray, ...]], queries: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+def merge(found: list[tuple[np.ndarray, ...]], queries: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and ids (Q, k) of the best ``k`` per query; equal scores in the order of their places, the rest -inf and
+    -1. Each of ``found`` holds query rows, scores, places and ids, (N,) each."""
     scores, ids = np.full((queries, k), -np.inf, np.float32), np.full((queries, k), -1, np.int64)
     if not found:
         return scores, ids

@@ -32,6 +32,17 @@ def test_scores_come_as_images_by_captions(family):
     assert "loss_max" not in found and ("logits" in found) == (family != "scan")
 
 
+@pytest.mark.parametrize("family", ["scan", "sgr", "saf", "tshsr"])
+def test_one_image_gives_all_but_what_training_makes_of_several(family):
+    state, inputs = example(family)
+    whole = xr.interop.replay(family, state, inputs)
+    for first in (1, 3):
+        captions = {key: inputs[key][:first] for key in ("captions", "lengths")}
+        found = xr.interop.replay(family, state, {"images": inputs["images"][:1], **captions})
+        assert set(found) == {name for name in whole if not name.startswith("train/")}
+        np.testing.assert_allclose(found["scores"], whole["scores"][:1, :first], atol=1e-6)
+
+
 def test_ids_beyond_a_caption_are_ignored():
     state, inputs = example()
     want = xr.interop.replay("sgr", state, inputs)["scores"]

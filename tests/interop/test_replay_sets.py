@@ -28,6 +28,13 @@ def test_scores_come_as_rounds_by_images_by_sets(family):
     assert more["loss"] > 0 and not any(key.startswith("grad/") for key in more)
 
 
+def test_one_image_gives_all_but_what_training_makes_of_several():
+    state, inputs = example()
+    one = {key: value[:1] for key, value in inputs.items()}
+    found = xr.interop.replay("hmrn", state, one, {"loss_pairs": 4, "gradients": False})
+    assert found["scores"].shape == (2, 1, 1) and "loss" in found and not any(k.startswith("train/") for k in found)
+
+
 def test_an_empty_sentence_is_an_absent_one():
     state, inputs = example()
     want = xr.interop.replay("hmrn", state, inputs | {"set_sizes": np.array([2, 1, 2, 2])})["scores"]

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from xretrieve.backbones.weights import hub, load_strict, no_hub, read_weights
-from xretrieve.errors import XRetrieveError
+from xretrieve.errors import XRetrieveError, first_line
 from xretrieve.utils.paths import expand, is_file, is_folder
 
 T = TypeVar("T")
@@ -50,8 +50,7 @@ def fetch(load: Callable[..., T], source: str, rest: str, **options: Any) -> T:
         except Exception as first:  # not cached, or broken: only the second try can tell
             if is_folder(Path(source)):
                 raise XRetrieveError(
-                    f"transformers:{rest}: {source} cannot be read "
-                    f"({type(first).__name__}: {str(first).splitlines()[0][:150]})"
+                    f"transformers:{rest}: {source} cannot be read ({type(first).__name__}: {first_line(first, 150)})"
                 ) from first
         try:
             with hub():

@@ -70,7 +70,7 @@ class Vocabulary:
             words: list[str | None] = [None] * len(numbers)
             for word, number in numbers.items():
                 words[number] = word
-        except (AttributeError, KeyError, TypeError, IndexError) as error:
+        except (AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
             said = f"{path}: not a vocabulary; it needs word2idx with the numbers 0 .. words - 1"
             raise XRetrieveError(said) from error
         if None in words:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xretrieve.data.annotations import ImageRecord
+from xretrieve.data.fields import read_name, read_texts
 from xretrieve.data.triplet_annotations import (
     TripletAnnotations,
     TripletRecord,
@@ -19,7 +20,7 @@ from xretrieve.data.triplet_annotations import (
     read_list,
 )
 from xretrieve.data.triplets import ComposedDataset
-from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.errors import XRetrieveError, shown, unknown
 from xretrieve.utils.files import read_json
 from xretrieve.utils.paths import expand, is_file, is_folder
 
@@ -59,7 +60,10 @@ def annotations(
     images = [ImageRecord(str(i), _photo(places, str(path)), [], [], {"split": name}) for i, path in paths.items()]
     hidden = name == "test1"
     keys = ("pairid", "reference", "caption", "img_set") + (() if hidden else ("target_hard",))
-    queries = [_query(row, paths, hidden) for row in read_list(caption_file, keys)]
+    queries = [
+        _query(row, paths, hidden, f"{caption_file}, entry {number}")
+        for number, row in enumerate(read_list(caption_file, keys))
+    ]
     notes = official_note(f"cirr {name}", (len(queries), len(images)), OFFICIAL[name])
     outside = sum(len(row.extra["members"]) - len(row.members) for row in queries)
     if outside:
@@ -80,14 +84,19 @@ def found(root: str | Path | None = None) -> list[str]:
     return [f"captions ({', '.join(sorted(p.name.split('.')[2] for p in folder.glob('captions/cap.rc2.*.json')))})"]
 
 
-def _query(row: dict[str, Any], listed: dict[str, Any], hidden: bool) -> TripletRecord:
-    members = [str(name) for name in row["img_set"]["members"]]
+def _query(row: dict[str, Any], listed: dict[str, Any], hidden: bool, where: str) -> TripletRecord:
+    subset = row["img_set"].get("members") if isinstance(row["img_set"], dict) else None
+    if not isinstance(subset, list):
+        raise XRetrieveError(
+            f"{where}: 'img_set' must be an object with the list 'members', got {shown(row['img_set'])}"
+        )
+    members = [read_name(name, f"{where}: 'members'") for name in subset]
     extra = {"pairid": row["pairid"], "soft": row.get("target_soft") or {}, "members": members}
     return TripletRecord(
-        str(row["pairid"]),
-        str(row["reference"]),
-        None if hidden else str(row["target_hard"]),
-        (str(row["caption"]),),
+        read_name(row["pairid"], f"{where}: 'pairid'"),
+        read_name(row["reference"], f"{where}: 'reference'"),
+        None if hidden else read_name(row["target_hard"], f"{where}: 'target_hard'"),
+        read_texts(row["caption"], f"{where}: 'caption'"),
         members=tuple(name for name in members if name in listed),
         extra=extra,
     )

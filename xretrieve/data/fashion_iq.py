@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xretrieve.data.annotations import ImageRecord, canonical_split
+from xretrieve.data.fields import read_name, read_texts
 from xretrieve.data.picture_index import PictureIndex
 from xretrieve.data.triplet_annotations import (
     TripletAnnotations,
@@ -122,7 +123,7 @@ def _list(folder: Path, category: str, split: str) -> Path:
 
 
 def _ids(path: Path) -> list[str]:
-    return [str(i) for i in read_list(path)]
+    return [read_name(i, f"{path}, entry {number}") for number, i in enumerate(read_list(path))]
 
 
 def _pairs(path: Path, category: str, split: str) -> list[TripletRecord]:
@@ -130,9 +131,9 @@ def _pairs(path: Path, category: str, split: str) -> list[TripletRecord]:
     return [
         TripletRecord(
             f"{category}-{split}-{number}",
-            str(row["candidate"]),
-            None if split == "test" else str(row["target"]),
-            tuple(str(text) for text in row["captions"]),
+            read_name(row["candidate"], f"{path}, entry {number}: 'candidate'"),
+            None if split == "test" else read_name(row["target"], f"{path}, entry {number}: 'target'"),
+            read_texts(row["captions"], f"{path}, entry {number}: 'captions'"),
             category=category,
         )
         for number, row in enumerate(read_list(path, keys))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xretrieve.data.annotations import SPLITS, Annotations, ImageRecord, canonical_split
+from xretrieve.data.fields import read_name
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.utils.paths import is_file, is_folder
 from xretrieve.utils.texts import BrokenJsonError, decode, parse_json
@@ -96,23 +97,25 @@ def _entries(source: str, mtime_ns: int, size: int) -> list[dict[str, Any]]:
 
 def _split(entry: dict[str, Any], i: int, source: str) -> str:
     split = _get(entry, "split", i, source)
-    if split not in SPLITS:
+    if not isinstance(split, str) or split not in SPLITS:
         raise XRetrieveError(f"{source}: image {i} ({entry.get('filename')!r}): {unknown('split', str(split), SPLITS)}")
     return SPLITS[split]
 
 
 def _record(entry: dict[str, Any], i: int, source: str, locate: Callable[[dict[str, Any]], Path | None]) -> ImageRecord:
-    filename = str(_get(entry, "filename", i, source))
+    filename = read_name(_get(entry, "filename", i, source), f"{source}: image {i}: 'filename'")
     sentences = _get(entry, "sentences", i, source)
+    sentences = [sentences] if isinstance(sentences, str) else sentences
     if not isinstance(sentences, list) or not sentences:
         raise XRetrieveError(f"{source}: image {filename!r} has no sentences; every image needs a caption")
     captions, ids = [], []
     for k, sentence in enumerate(sentences):
-        text = sentence.get("raw") if isinstance(sentence, dict) else None
+        text = sentence.get("raw") if isinstance(sentence, dict) else sentence
         if not isinstance(text, str) or not text.strip():
             raise XRetrieveError(f"{source}: image {filename!r}: sentence {k} has no text under 'raw'")
         captions.append(text.strip())
-        ids.append(str(sentence.get("sentid", f"{filename}#{k}")))
+        own = sentence.get("sentid") if isinstance(sentence, dict) else None
+        ids.append(f"{filename}#{k}" if own is None else str(own))
     metadata = {"split": SPLITS[entry["split"]], "filename": filename}
     if "cocoid" in entry:
         metadata["cocoid"] = entry["cocoid"]

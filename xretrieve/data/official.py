@@ -11,8 +11,9 @@ from typing import Any
 
 from xretrieve.data.annotations import Annotations, ImageRecord
 from xretrieve.data.base import Region
+from xretrieve.data.fields import read_name, read_texts
 from xretrieve.data.picture_index import PictureIndex, coco_names
-from xretrieve.errors import XRetrieveError
+from xretrieve.errors import XRetrieveError, shown
 from xretrieve.utils.files import read_json
 from xretrieve.utils.paths import is_file
 from xretrieve.utils.texts import BrokenJsonError, json_lines
@@ -25,26 +26,34 @@ def official_annotations(name: str, split: str, path: Path, pictures: PictureInd
     content = read_json(path)
     if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
         raise XRetrieveError(f"{path}: expected an object with the keys 'images' and 'annotations'")
-    texts: dict[int, list[tuple[int, str]]] = defaultdict(list)
+    for key in ("images", "annotations"):
+        if not isinstance(content[key], list) or not all(isinstance(entry, dict) for entry in content[key]):
+            raise XRetrieveError(f"{path}: {key!r} must be a list of objects; a download cut short?")
+    texts: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for number, annotation in enumerate(content["annotations"]):
         if not isinstance(annotation.get("caption"), str) or not annotation["caption"].strip():
             raise XRetrieveError(f"{path}: annotation {number} (id {annotation.get('id')}) has no text under 'caption'")
-        texts[annotation["image_id"]].append((annotation["id"], annotation["caption"].strip()))
+        where = f"{path}: annotation {number}"
+        owner, own_id = read_name(annotation.get("image_id"), f"{where}: 'image_id'"), annotation.get("id")
+        if not isinstance(own_id, int):
+            raise XRetrieveError(f"{where}: 'id' must be a number, got {shown(own_id)}; mend or remove the entry")
+        texts[owner].append((own_id, annotation["caption"].strip()))
     regions = read_regions(path.parent / "regions.jsonl")
     records = []
-    for image in content["images"]:
-        own = sorted(texts.pop(image["id"], []))
+    for number, image in enumerate(content["images"]):
+        key = read_name(image.get("id"), f"{path}: image {number}: 'id'")
+        own = sorted(texts.pop(key, []))
         if not own:
-            raise XRetrieveError(f"{path}: image {image['id']} has no caption; every image needs one")
-        filename = image["file_name"]
+            raise XRetrieveError(f"{path}: image {key} has no caption; every image needs one")
+        filename = read_name(image.get("file_name"), f"{path}: image {number}: 'file_name'")
         records.append(
             ImageRecord(
-                str(image["id"]),
+                key,
                 pictures.find(coco_names(filename)),
                 [text for _, text in own],
                 [str(i) for i, _ in own],
                 {"split": split, "filename": filename},
-                regions.get(image["id"], []),
+                regions.get(key, []),
             )
         )
     if texts:
@@ -57,7 +66,8 @@ def region_annotations(name: str, path: Path, pictures: PictureIndex) -> Annotat
     records = []
     for entry in _lines(path):
         filename, key = Path(entry["image"]).name, entry["coco_id"]
-        captions = [c.strip() for c in entry.get("captions", []) if c.strip()]
+        said = read_texts(entry.get("captions") or "", f"{path}: image {filename!r}: 'captions'")
+        captions = [text.strip() for text in said if text.strip()]
         if not captions:
             raise XRetrieveError(f"{path}: image {filename!r} has no captions")
         records.append(
@@ -67,22 +77,27 @@ def region_annotations(name: str, path: Path, pictures: PictureIndex) -> Annotat
                 captions,
                 [f"{key}#{k}" for k in range(len(captions))],
                 {"split": entry.get("coco_split", "regions"), "filename": filename},
-                _boxes(entry),
+                _boxes(entry, path),
             )
         )
     return Annotations(name, "regions", "regions", str(path), records, pictures.sought)
 
 
-def read_regions(path: Path) -> dict[int, list[Region]]:
+def read_regions(path: Path) -> dict[str, list[Region]]:
     """Labelled boxes by COCO image id; an empty dict where the file is not there."""
-    return {entry["coco_id"]: _boxes(entry) for entry in _lines(path)} if is_file(path) else {}
+    return {str(entry["coco_id"]): _boxes(entry, path) for entry in _lines(path)} if is_file(path) else {}
 
 
-def _boxes(entry: dict[str, Any]) -> list[Region]:
+def _boxes(entry: dict[str, Any], path: Path) -> list[Region]:
     boxes = []
-    for box in entry.get("boxes", []):
-        x, y, w, h = map(float, box["bbox"])
-        boxes.append(Region((x, y, w, h), box["category"]))
+    for box in entry.get("boxes") or []:
+        try:
+            x, y, w, h = map(float, box["bbox"])
+            boxes.append(Region((x, y, w, h), str(box["category"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise XRetrieveError(
+                f"{path}: image {entry['coco_id']}: a box needs 'bbox' (4 numbers) and 'category', got {shown(box)}"
+            ) from error
     return boxes
 
 
@@ -90,7 +105,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     entries = []
     try:
         for number, entry in json_lines(path):
-            if not isinstance(entry, dict) or not {"image", "coco_id"} <= entry.keys():
+            if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or "coco_id" not in entry:
                 raise XRetrieveError(f"{path}: line {number} is no region entry with image and coco_id")
             entries.append(entry)
     except BrokenJsonError as error:

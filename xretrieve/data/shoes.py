@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xretrieve.data.annotations import ImageRecord, canonical_split
+from xretrieve.data.fields import read_name, read_texts
 from xretrieve.data.picture_index import PictureIndex
 from xretrieve.data.triplet_annotations import (
     TripletAnnotations,
@@ -53,11 +54,13 @@ def annotations(
     rows = read_list(folder / RELATIVE, ("ImageName", "ReferenceImageName", "RelativeCaption"))
     queries, crossing = [], 0
     for number, row in enumerate(rows):
-        target, reference = str(row["ImageName"]), str(row["ReferenceImageName"])
+        where = f"{folder / RELATIVE}, entry {number}"
+        target = read_name(row["ImageName"], f"{where}: 'ImageName'")
+        reference = read_name(row["ReferenceImageName"], f"{where}: 'ReferenceImageName'")
         crossing += (target in listed) != (reference in listed)
         if target in listed and reference in listed:
-            text = str(row["RelativeCaption"])
-            queries.append(TripletRecord(f"pair-{number}", reference, target, (text,)))
+            texts = read_texts(row["RelativeCaption"], f"{where}: 'RelativeCaption'")
+            queries.append(TripletRecord(f"pair-{number}", reference, target, texts))
     notes = official_note(f"shoes {asked}", (len(queries), len(ids)), OFFICIAL[split])
     if crossing:
         notes.append(f"{crossing:,} pairs have one image on each list; they are left out")
@@ -106,9 +109,11 @@ def _single(folder: Path, listed: set[str]) -> dict[str, list[str]]:
     """Captions of single images, where that file is there."""
     said: dict[str, list[str]] = {}
     if is_file(folder / SINGLE):
-        for row in read_list(folder / SINGLE, ("ImageName", "Caption")):
-            if row["ImageName"] in listed and str(row["Caption"]).strip():
-                said.setdefault(str(row["ImageName"]), []).append(str(row["Caption"]))
+        for number, row in enumerate(read_list(folder / SINGLE, ("ImageName", "Caption"))):
+            where = f"{folder / SINGLE}, entry {number}"
+            name = read_name(row["ImageName"], f"{where}: 'ImageName'")
+            if name in listed and row["Caption"] != "":
+                said.setdefault(name, []).extend(read_texts(row["Caption"], f"{where}: 'Caption'"))
     return said
 
 

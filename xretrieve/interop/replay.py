@@ -63,7 +63,7 @@ def replay(
     Returns:
         Arrays by name, images x captions: ``scores`` (B,C), ``logits`` (not scan), ``img_emb``, ``cap_emb`` and the
         intermediates; ``grad/NAME``, ``grad_sum/NAME``; ``train/scores`` and ``train/state_after/NAME`` (one pass in
-        training mode without dropout, not scan). Places beyond a caption's length are 0.
+        training mode without dropout, not scan, and not of a single image). Places beyond a caption's length are 0.
     """
     if family == METRICS_FAMILY:
         from xretrieve.evaluation.candidates import replay_metrics
@@ -89,7 +89,7 @@ def replay(
         found = model.outputs()
     if "loss_pairs" in options and "margin" in options:
         found |= model.losses()
-    if family != "scan":
+    if family != "scan" and len(images) > 1:  # batch norm in training mode needs the statistics of several
         found |= model.training_pass()
     return {key: value.detach().numpy() for key, value in found.items()}
 

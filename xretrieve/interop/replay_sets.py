@@ -182,7 +182,7 @@ class _HMRN(_Model):
             head, words = self.build()
             pairs = int(self.options["loss_pairs"])
             if prefix:
-                if pairs < 2:
+                if min(pairs, len(self.inputs.images)) < 2:
                     break  # statistics of one image
                 head.train()
             sets, images = self.square(head, words)

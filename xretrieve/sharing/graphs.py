@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from xretrieve.backbones.base import Backbone, Batch
 from xretrieve.backbones.onnx_graph import GRAPH, INPUT_MARK, TOKENS
-from xretrieve.errors import XRetrieveError
+from xretrieve.errors import XRetrieveError, first_line
 from xretrieve.heads.base import Head
 from xretrieve.matcher import Matcher
 from xretrieve.utils.files import write_json
@@ -105,6 +105,7 @@ def _export(graph: SideGraph, path: Path, what: str) -> dict[str, Any]:
         with torch.no_grad():
             outputs = list(graph.named(batch))
         with _quiet():
+            _forget_gru()
             program = torch.onnx.export(
                 graph, kwargs={"batch": batch}, dynamo=True, verbose=False, input_names=list(_inputs(backbone, batch)),
                 output_names=outputs, dynamic_shapes={"batch": _axes(batch, others[0])})  # fmt: skip
@@ -113,7 +114,7 @@ def _export(graph: SideGraph, path: Path, what: str) -> dict[str, Any]:
             program.save(str(path), external_data=large)
     except Exception as error:  # the exporter passes on whatever a model's code raises under it
         cause = error.__cause__ or error
-        said = (str(cause).strip() or "no reason given").splitlines()[0][:200]
+        said = first_line(cause) or "no reason given"
         raise XRetrieveError(
             f"{what} (backbone {backbone.name}, head {graph.head.name!r}) cannot be exported to ONNX "
             f"({type(cause).__name__}: {said}); {instead}"
@@ -166,6 +167,11 @@ def _differences(graph: SideGraph, session: Any, batch: Batch) -> dict[str, floa
         elif right.numel():
             differences[name] = float((value - right).abs().max() / right.abs().max().clamp(min=1))
     return differences
+
+
+def _forget_gru() -> None:
+    """An export leaves in torch how a GRU was taken apart, for shapes that are fixed; the next one would use that."""
+    getattr(torch.ops.aten.gru.input, "_dispatch_cache", {}).clear()
 
 
 @contextmanager

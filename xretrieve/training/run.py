@@ -284,7 +284,7 @@ def _spawn(fabric: Any, *arguments: Any) -> None:
     try:
         fabric.launch(_process, *arguments)
     except ProcessRaisedException as error:
-        kind, _, said = str(error).strip().splitlines()[-1].partition(": ")
+        kind, _, said = str(error).strip().rpartition("\n")[2].partition(": ")
         if kind.endswith(XRetrieveError.__name__):
             raise XRetrieveError(said) from None
         raise

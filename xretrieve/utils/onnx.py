@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from xretrieve.errors import XRetrieveError
+from xretrieve.errors import XRetrieveError, first_line
 
 
 def need_onnx(module: str, why: str) -> None:
@@ -30,5 +30,5 @@ def open_session(path: str | Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=[name for name in wanted if name in here])
     except Exception as error:  # onnxruntime raises a type of its own for each kind of trouble
-        said = str(error).splitlines()[0]
+        said = first_line(error)
         raise XRetrieveError(f"{path}: not a graph that onnxruntime runs ({said}); export the run again") from error

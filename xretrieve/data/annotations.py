@@ -44,7 +44,7 @@ def canonical_split(split: str) -> str:
 
 @dataclass
 class ImageRecord:
-    """One image of the annotations. ``image`` is None where its picture is not on disk."""
+    """One image of the annotations. ``image`` is None where its picture is not on disk, ``sought`` its file's name."""
 
     id: str
     image: Path | FeatureRow | None
@@ -52,6 +52,7 @@ class ImageRecord:
     caption_ids: list[str]
     metadata: dict[str, Any] = field(default_factory=dict)
     regions: list[Region] = field(default_factory=list)
+    sought: str = ""
 
 
 @dataclass
@@ -89,6 +90,12 @@ class Annotations:
     def missing(self) -> list[str]:
         """Ids of the images whose picture is not on disk."""
         return [record.id for record in self.images if record.image is None]
+
+    @property
+    def expected(self) -> str:
+        """Where the first missing picture was expected, a half sentence; '' where its name says no file."""
+        first = next((record.sought for record in self.images if record.image is None), "")
+        return f", for example for {Path(self.looked_for[0]) / first}" if first and self.looked_for else ""
 
     def trim(self, captions_per_image: int | None) -> Annotations:
         """Keep exactly the first ``captions_per_image`` captions of every image; None keeps all of them."""
@@ -135,7 +142,7 @@ class Annotations:
         if not kept:
             raise XRetrieveError(
                 f"{self.name}/{self.split}: the captions are in {self.source}, but none of its {len(self.images):,} "
-                f"images has a picture or features; looked in {'; '.join(self.looked_for)}. "
+                f"images has a picture or features; looked in {'; '.join(self.looked_for)}{self.expected}. "
                 f"{self.hint + ' ' if self.hint else ''}`xretrieve data check {self.name}` says where to get them"
             )
         return RetrievalDataset(

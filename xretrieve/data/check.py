@@ -194,7 +194,7 @@ def _effect(result: SplitCheck, found: Annotations) -> str:
         return (
             f"cannot be evaluated: the {'annotations' if result.queries else 'captions'} of {whole:,} images are here "
             "but no picture or feature file; looked in "
-            f"{'; '.join(found.looked_for)}" + (f". {found.hint}" if found.hint else "")
+            f"{'; '.join(found.looked_for)}{found.expected}" + (f". {found.hint}" if found.hint else "")
         )
     if isinstance(found, TripletAnnotations) and not result.queries_here:
         return f"cannot be evaluated: {n:,} of {whole:,} photos are here, but no query has both of its own"
@@ -204,7 +204,8 @@ def _effect(result: SplitCheck, found: Annotations) -> str:
     if n < whole:
         parts.append(
             f"the gallery is {n:,} of {whole:,} images, "
-            "so recalls are higher than the full protocol's and not comparable"
+            f"so recalls are higher than the full protocol's and not comparable"
+            + (f" (looked{found.expected.removeprefix(',')})" if found.expected else "")
         )
     if isinstance(found, TripletAnnotations):
         parts += _of_queries(result, found)

@@ -11,6 +11,7 @@ from typing import Any
 
 from xretrieve.data.annotations import ImageRecord
 from xretrieve.data.fields import read_name, read_texts
+from xretrieve.data.picture_index import PictureIndex
 from xretrieve.data.triplet_annotations import (
     TripletAnnotations,
     TripletRecord,
@@ -57,7 +58,11 @@ def annotations(
     if not isinstance(paths, dict):
         raise XRetrieveError(f"{list_file}: expected an object of image name to path, got {type(paths).__name__}")
     places = [expand(photos)] if photos else [folder, folder / "img_raw", folder.parent]
-    images = [ImageRecord(str(i), _photo(places, str(path)), [], [], {"split": name}) for i, path in paths.items()]
+    photo = _Photos(places, [places[0]] if photos else places[:2])
+    images = [
+        ImageRecord(str(i), photo.find(str(path)), [], [], {"split": name}, sought=str(path))
+        for i, path in paths.items()
+    ]
     hidden = name == "test1"
     keys = ("pairid", "reference", "caption", "img_set") + (() if hidden else ("target_hard",))
     queries = [
@@ -102,5 +107,21 @@ def _query(row: dict[str, Any], listed: dict[str, Any], hidden: bool, where: str
     )
 
 
-def _photo(places: list[Path], path: str) -> Path | None:
-    return next((place / path for place in places if is_file(place / path)), None)
+class _Photos:
+    """Photos at the paths that the split names, or anywhere below: some copies are flat, others have other folders.
+
+    Args:
+        places: that the paths may start from.
+        below: folders to look through where one is not there.
+    """
+
+    def __init__(self, places: list[Path], below: list[Path]) -> None:
+        self._places, self._below = places, below
+        self._index: PictureIndex | None = None
+
+    def find(self, path: str) -> Path | None:
+        """The photo, or None."""
+        there = next((place / path for place in self._places if is_file(place / path)), None)
+        if there is None and self._index is None:
+            self._index = PictureIndex(self._below, deep=True)
+        return there or (self._index.find([path]) if self._index is not None else None)

@@ -57,7 +57,7 @@ def annotations(
         category: ``dress``, ``shirt`` or ``toptee``; None: all three, each query ranked within its own category.
         exclude_leaks: leave out training images that some category lists for val or test, with their pairs. None: yes
             where all categories are trained together. Published practice keeps them.
-        photos: a folder of ``<id>.jpg`` or ``.png``, in place of ``images/``.
+        photos: a folder of ``<id>.jpg``, ``.png``, ..., flat or sorted by category, in place of ``images/``.
         allow_missing: see :class:`~xretrieve.data.triplets.ComposedDataset`.
     """
     split = canonical_split(split)
@@ -87,13 +87,15 @@ def annotations(
         asked = [q for q in queries if q.category == one]
         named = {q.reference for q in asked} | {q.target for q in asked if q.target is not None}
         galleries[f"val-union/{one}"] = sorted(named)
-    index = PictureIndex([expand(photos)] if photos else [folder / "images"])
+    index = PictureIndex([expand(photos)] if photos else [folder / "images", folder / "resized_image"], deep=True)
     belongs: dict[str, list[str]] = {}
     for one, ids in lists.items():
         for image in ids:
             belongs.setdefault(image, []).append(one)
     images = [
-        ImageRecord(i, index.find([f"{i}.jpg", f"{i}.png", f"{i}.jpeg"]), [], [], {"split": split, "categories": cs})
+        ImageRecord(
+            i, index.find([f"{i}.jpg", f"{i}.png"]), [], [], {"split": split, "categories": cs}, sought=f"{i}.jpg"
+        )
         for i, cs in belongs.items()
     ]
     return TripletAnnotations(

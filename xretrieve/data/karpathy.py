@@ -119,7 +119,7 @@ def _record(entry: dict[str, Any], i: int, source: str, locate: Callable[[dict[s
     metadata = {"split": SPLITS[entry["split"]], "filename": filename}
     if "cocoid" in entry:
         metadata["cocoid"] = entry["cocoid"]
-    return ImageRecord(filename, locate(entry), captions, ids, metadata)
+    return ImageRecord(filename, locate(entry), captions, ids, metadata, sought=filename)
 
 
 def _get(entry: dict[str, Any], key: str, i: int, source: str) -> Any:

@@ -54,6 +54,7 @@ def official_annotations(name: str, split: str, path: Path, pictures: PictureInd
                 [str(i) for i, _ in own],
                 {"split": split, "filename": filename},
                 regions.get(key, []),
+                filename,
             )
         )
     if texts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +80,9 @@ def annotations(
         named = {i for q in queries for i in (q.reference, q.target) if i is not None}
         galleries["val-list"] = sorted(named | (set(_names(folder / VAL_LIST)) & listed))
     single = _single(folder, listed)
-    index = PictureIndex(_folders(expand(photos) if photos else folder))
+    index = PictureIndex([expand(photos) if photos else folder], deep=True)
     images = [
-        ImageRecord(i, index.find([i]), texts, [f"{i}#{k}" for k in range(len(texts))], {"split": asked})
+        ImageRecord(i, index.find([i]), texts, [f"{i}#{k}" for k in range(len(texts))], {"split": asked}, sought=i)
         for i in ids
         for texts in [single.get(i, [])]
     ]
@@ -115,8 +114,3 @@ def _single(folder: Path, listed: set[str]) -> dict[str, list[str]]:
             if name in listed and row["Caption"] != "":
                 said.setdefault(name, []).extend(read_texts(row["Caption"], f"{where}: 'Caption'"))
     return said
-
-
-def _folders(base: Path) -> list[Path]:
-    """All folders with files below one: the public photo archive sorts them by type."""
-    return [Path(where) for where, _, files in os.walk(base) if files]

@@ -77,7 +77,7 @@ class TripletAnnotations(Annotations):
         if not kept:
             raise XRetrieveError(
                 f"{self.name}/{self.split}: the annotations are in {self.source}, but none of the "
-                f"{len(self.images):,} images has a photo; looked in {'; '.join(self.looked_for)}. "
+                f"{len(self.images):,} images has a photo; looked in {'; '.join(self.looked_for)}{self.expected}. "
                 f"`xretrieve data check {self.name}` says where to get them"
             )
         row = {record.id: i for i, record in enumerate(kept)}

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import xretrieve as xr
+from tests.gallery_fakes import tiny_matcher
 from xretrieve.backbones import create_backbone
 from xretrieve.data.cache import FeatureCache
 from xretrieve.errors import XRetrieveError
@@ -112,6 +113,17 @@ def test_saved_and_loaded_it_scores_the_same_and_keeps_its_fingerprint(pictures,
     with torch.no_grad():
         next(loaded.head.parameters()).add_(1)
     assert loaded.fingerprint() != matcher.fingerprint()
+
+
+def test_weights_whose_bytes_changed_are_not_loaded(pictures, tmp_path):
+    tiny_matcher("sgr").save(tmp_path / "m")
+    for path in sorted((tmp_path / "m").rglob("*.safetensors")):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-5] + bytes([whole[-5] ^ 64]) + whole[-4:])
+        with pytest.raises(XRetrieveError, match=f"{path.name} is damaged: its bytes changed"):
+            Matcher.load(tmp_path / "m")
+        path.write_bytes(whole)
+    assert Matcher.load(tmp_path / "m")
 
 
 def test_what_cannot_be_loaded_says_why(tmp_path):

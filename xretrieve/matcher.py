@@ -20,6 +20,7 @@ from xretrieve.heads.base import Head
 from xretrieve.heads.scoring import in_dtype, scores_pairs
 from xretrieve.query import Image, ImageText, MultiText, Query, checked_query, texts_of
 from xretrieve.tokens import Prepared, Tokens
+from xretrieve.utils.checksums import verify
 from xretrieve.utils.files import atomic_folder, read_json, write_json
 from xretrieve.utils.paths import expand, is_file, is_folder, is_there
 from xretrieve.utils.precision import DTYPES, described, resolve
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from xretrieve.gallery import Gallery
 
 FORMAT = 1
+WEIGHTS = 256 * 2**20  # bytes of weights whose checksums are looked at when they are loaded
 HUB = "hf-hub:"
 
 
@@ -282,7 +284,7 @@ class Matcher(nn.Module):
     def save(self, folder: str | Path) -> Path:
         """Write ``config.json``, ``head.safetensors``, ``image/`` and ``text/``; an existing one is replaced whole."""
         folder = Path(folder)
-        with atomic_folder(folder) as part:
+        with atomic_folder(folder, sealed=True) as part:
             self.image.save(part / "image")
             self.text.save(part / "text")
             self.save_head(part)
@@ -300,7 +302,9 @@ class Matcher(nn.Module):
         """Read what :meth:`save` wrote; anything missing or of a wrong shape is an error that names the file."""
         folder = Path(folder)
         head, name = read_saved(folder)
-        return cls(load_backbone(folder / "image"), load_backbone(folder / "text"), head, name, str(folder))
+        loaded = cls(load_backbone(folder / "image"), load_backbone(folder / "text"), head, name, str(folder))
+        verify(folder, WEIGHTS)
+        return loaded
 
     def index(self, source: Any, out: str | Path, **options: Any) -> Gallery:
         """Build a gallery over a folder of pictures or a dataset (see :meth:`xretrieve.Gallery.build`)."""

@@ -15,7 +15,7 @@ from xretrieve.backbones.images import ImageBackbone
 from xretrieve.data import shards
 from xretrieve.data.base import FeatureRow
 from xretrieve.data.cache import FeatureCache
-from xretrieve.errors import XRetrieveError
+from xretrieve.errors import DiskError, XRetrieveError
 from xretrieve.tokens import Tokens
 
 
@@ -151,6 +151,32 @@ def test_a_damaged_shard_is_left_out_and_encoded_again(cache, pictures):
         cached = cache.encode(backbone, pictures)
     assert backbone.encoded == 10
     assert torch.isfinite(cached[:].local).all()
+
+
+@pytest.mark.parametrize("name", ["keys", "local", "mask", "pooled"])
+def test_a_flipped_bit_in_a_shard_is_noticed_and_encoded_again(cache, pictures, name):
+    cache.encode(Colours(), pictures)
+    shards._SOUND.clear()  # another process
+    file = next(cache.root.glob(f"*/shard-*/{name}.npy"))
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    backbone = Colours()
+    with pytest.warns(UserWarning, match=f"{name}.npy is damaged: its bytes changed.*deleted"):
+        cached = cache.encode(backbone, pictures)
+    assert backbone.encoded == 10 and not file.exists()
+    torch.testing.assert_close(cached[:].pooled, backbone.encode(pictures).pooled)
+
+
+def test_a_full_disk_of_the_cache_is_one_sentence_and_no_pictures_fault(cache, pictures, tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError("262144 requested and 0 written")
+
+    monkeypatch.setattr("xretrieve.data.shards.np.save", full)
+    for on_error in ("raise", "skip"):
+        with pytest.raises(DiskError, match="cannot write the feature cache at .*No space left.*XRETRIEVE_CACHE"):
+            cache.encode(Colours(), pictures, on_error=on_error)
+    assert not list(cache.root.glob("*/*shard*"))
 
 
 def test_unreadable_pictures_stop_or_are_skipped_by_name(cache, pictures, tmp_path):

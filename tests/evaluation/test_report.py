@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation import Report, evaluate, evaluate_scores
 from xretrieve.evaluation.html import PublishedRow, render
 from xretrieve.evaluation.terminal import to_text
+from xretrieve.utils import atomic
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -151,3 +154,54 @@ def test_terminal_table_fits_80_columns_even_with_long_ranks():
     text = to_text(report, width=80)
     assert "…" not in text and "1131..1253" in text and max(map(len, text.splitlines())) <= 80
     assert "protocol full on scores/" in text and f"rsum {report['rsum'].value:.1f}" in text
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_report_is_all_of_its_files_or_none_wherever_a_kill_comes(report, tmp_path, monkeypatch):
+    other = evaluate_scores(np.random.default_rng(1).standard_normal((20, 100)), np.arange(100) // 5, bootstrap=20)
+    replace, seen = Path.replace, set()
+    for step in range(20):
+        report.save(tmp_path)
+        left = [step]
+
+        def killed(self, target, left=left):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return replace(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", killed)
+            patch.setattr("xretrieve.utils.atomic.shutil.rmtree", lambda *args, **options: None)
+            dead = "999999999-" + atomic.me().split("-")[1]
+            patch.setattr("xretrieve.utils.atomic.me", lambda dead=dead: dead)
+            try:
+                other.save(tmp_path)
+                done = True
+            except Killed:
+                done = False
+        found = Report.load(tmp_path)
+        same = found["rsum"].value == other["rsum"].value
+        assert np.array_equal(found.t2i_ranks, (other if same else report).t2i_ranks)
+        seen.add((done, same))
+        if done:
+            break
+    report.save(tmp_path)
+    assert seen == {(False, False), (False, True), (True, True)}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ranks.npz", "report.html", "report.json"]
+
+
+def test_ranks_of_another_evaluation_are_noticed(report, tmp_path):
+    other = evaluate_scores(np.random.default_rng(1).standard_normal((20, 100)), np.arange(100) // 5, bootstrap=20)
+    report.save(tmp_path / "a")
+    other.save(tmp_path / "b")
+    shutil.copy(tmp_path / "b" / "ranks.npz", tmp_path / "a" / "ranks.npz")
+    with pytest.raises(XRetrieveError, match="ranks.npz is damaged"):
+        Report.load(tmp_path / "a")
+    path = tmp_path / "b" / "report.json"
+    path.write_text(path.read_text().replace('"value": 1', '"value": 2'))
+    with pytest.raises(XRetrieveError, match="report.json is damaged: its bytes changed"):
+        Report.load(tmp_path / "b")

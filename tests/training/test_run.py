@@ -18,6 +18,7 @@ from xretrieve.training.checkpoint import clean
 from xretrieve.training.recipe import HeadConfig, LossConfig, Recipe, StageConfig
 from xretrieve.training.recipes import save_recipe
 from xretrieve.training.run import Run, train
+from xretrieve.utils.files import locked
 
 
 class KilledError(Exception):
@@ -217,6 +218,13 @@ def test_a_place_that_cannot_be_written_is_named(tiny: Recipe, tmp_path: Path) -
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(XRetrieveError, match="cannot write .*file.*choose another place"):
         train(tiny, out=tmp_path / "file" / "run")
+
+
+def test_of_two_trainings_in_one_folder_the_second_is_refused(tiny: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run"), pytest.raises(XRetrieveError, match="another program is writing .*run"):
+        train(tiny, out=tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_wrong_names_are_found_before_any_work(tiny: Recipe, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from xretrieve.data.cached import CachedTokens, RowTokens
 from xretrieve.data.content import ContentKeys, text_key
 from xretrieve.data.shards import Shard, ShardWriter, find_shards
 from xretrieve.errors import DiskError, XRetrieveError, unknown
+from xretrieve.utils.atomic import tidy_folder
 from xretrieve.utils.disk import disk_reason
 from xretrieve.utils.files import cache_root, write_json
 
@@ -61,7 +62,7 @@ class FeatureCache:
         except OSError as error:
             raise self._unwritable(error) from error
         keys = self._keys(backbone, items)
-        known = _index(find_shards(folder))
+        known = _sound(_index(find_shards(folder)), keys)
         wanted = {k: item for k, item in zip(keys, items, strict=True) if isinstance(k, bytes) and k not in known[1]}
         broken: dict[bytes, str] = {}
         if on_error == "raise":
@@ -69,6 +70,7 @@ class FeatureCache:
                 if isinstance(key, XRetrieveError):
                     raise key
         if wanted:
+            tidy_folder(folder)
             try:
                 if not (folder / "about.json").exists():
                     write_json(folder / "about.json", {"backbone": backbone.name, "options": backbone.options})
@@ -121,6 +123,18 @@ def _index(shards: list[Shard]) -> tuple[list[Shard], dict[bytes, tuple[int, int
         for r, key in enumerate(shard.keys):
             places.setdefault(key.tobytes(), (s, r))
     return shards, places
+
+
+def _sound(
+    known: tuple[list[Shard], dict[bytes, tuple[int, int]]], keys: list[bytes | XRetrieveError]
+) -> tuple[list[Shard], dict[bytes, tuple[int, int]]]:
+    """The same without the shards that are needed and damaged."""
+    shards, places = known
+    used = {places[key][0] for key in keys if isinstance(key, bytes) and key in places}
+    damaged = [number for number in used if not shards[number].sound()]
+    if not damaged:
+        return known
+    return _sound(_index([shard for number, shard in enumerate(shards) if number not in damaged]), keys)
 
 
 def _fill(

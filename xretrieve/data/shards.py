@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import uuid
 import warnings
@@ -12,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from xretrieve.tokens import Tokens
+from xretrieve.utils.checksums import DamagedError, verify
 from xretrieve.utils.files import atomic_folder
 
 KEY_BYTES = 32
 _SHARD_BYTES = 64 * 2**20
 _SHARD_SECONDS = 30.0  # a killed run loses at most this much work
 _LARGEST_HALF = 65504.0
+_SOUND: set[Path] = set()  # shards whose checksums were right
 
 
 class Shard:
@@ -55,6 +58,18 @@ class Shard:
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder}
 
+    def sound(self) -> bool:
+        """Whether its bytes are those that were written, looked at once by each process; if not, it is deleted."""
+        if self.folder not in _SOUND:
+            try:
+                verify(self.folder, None)
+            except DamagedError as error:
+                warnings.warn(f"feature cache: {error}; it is deleted, and its items are encoded again", stacklevel=2)
+                shutil.rmtree(self.folder, ignore_errors=True)
+                return False
+            _SOUND.add(self.folder)
+        return True
+
 
 def find_shards(folder: Path) -> list[Shard]:
     """All whole shards of a folder; one that cannot be read is left out with a warning (and encoded again)."""
@@ -62,10 +77,11 @@ def find_shards(folder: Path) -> list[Shard]:
     for path in sorted(folder.glob("shard-*")):
         shard = Shard(path)
         try:
+            verify(path, 0)  # nothing is missing or cut
             n = len(shard.keys)
             if not n == len(shard.local) == len(shard.mask) == len(shard.pooled) or shard.keys.shape[1] != KEY_BYTES:
                 raise ValueError("its arrays differ in length")
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, DamagedError) as error:
             warnings.warn(f"feature cache: {path} is damaged and left out ({error}); delete it", stacklevel=2)
             continue
         shards.append(shard)
@@ -100,7 +116,7 @@ class ShardWriter:
         parts = [Tokens(p.local.float(), p.mask, p.pooled) for p in self._parts] if wide else self._parts
         tokens = Tokens.cat(parts)
         # The name is random: two processes that fill the same cache never write the same folder.
-        with atomic_folder(self.folder / f"shard-{uuid.uuid4().hex}") as part:
+        with atomic_folder(self.folder / f"shard-{uuid.uuid4().hex}", sealed=True, durable=False) as part:
             np.save(part / "keys.npy", np.frombuffer(b"".join(self._keys), dtype=np.uint8).reshape(-1, KEY_BYTES))
             np.save(part / "local.npy", tokens.local.numpy())
             np.save(part / "mask.npy", tokens.mask.numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -19,7 +20,9 @@ from xretrieve.evaluation.protocols import Protocol, protocol_from_dict
 from xretrieve.evaluation.ranks import RankCounts
 from xretrieve.evaluation.rows import MemberRow, PublishedRow
 from xretrieve.evaluation.samples import Sample
-from xretrieve.utils.files import atomic_path, read_json, write_json, write_text
+from xretrieve.utils.atomic import atomic_files, finish_files
+from xretrieve.utils.checksums import compare, measure, read_sealed
+from xretrieve.utils.files import write_json, write_text
 from xretrieve.utils.paths import is_file, is_there
 
 FORMAT = 1
@@ -122,7 +125,7 @@ class Report:
         published: Sequence[Any] = (),
         log: str | Path | None = None,
     ) -> Path:
-        """Write ``report.json``, ``ranks.npz`` and ``report.html`` into a folder, each whole or not at all.
+        """Write ``report.json``, ``ranks.npz`` and ``report.html`` into a folder: all three, or none.
 
         Args:
             folder: made if it is missing; other files in it are left alone.
@@ -135,10 +138,12 @@ class Report:
         arrays = self._arrays()
         arrays |= {"image_ids": np.array(self.image_ids), "caption_ids": np.array(self.caption_ids)}
         arrays |= _pack("thumb", self.thumbnails) | _pack("heat", self.heats)
-        with atomic_path(folder / "ranks.npz") as part, open(part, "wb") as handle:
-            np.savez_compressed(handle, **arrays)
-        write_text(folder / "report.html", page)
-        write_json(folder / "report.json", self.to_dict())  # last: a folder with report.json is complete
+        with atomic_files(folder) as part:
+            with open(part / "ranks.npz", "wb") as handle:
+                np.savez_compressed(handle, **arrays)
+            write_text(part / "report.html", page)
+            files = {name: measure(part / name) for name in ("ranks.npz", "report.html")}
+            write_json(part / "report.json", {**self.to_dict(), "files": files}, sealed=True)
         return folder
 
     def page(self, **options: Any) -> str:
@@ -189,13 +194,15 @@ class Report:
         A report of query sets comes back as a :class:`~xretrieve.evaluation.round_report.RoundsReport`.
         """
         folder = Path(folder)
+        with contextlib.suppress(OSError):  # a disk that takes no writing
+            finish_files(folder)
         if not is_there(folder):
             raise XRetrieveError(f"no run folder {str(folder)!r}; give the folder of a run that was evaluated")
         if not is_file(folder / "report.json") or not is_file(folder / "ranks.npz"):
             raise XRetrieveError(
                 f"{folder} holds no report (report.json and ranks.npz); run `xretrieve evaluate {folder}`"
             )
-        values = read_json(folder / "report.json")
+        values = read_sealed(folder / "report.json")
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise XRetrieveError(f"{folder / 'report.json'} is not a report of format {FORMAT}; evaluate the run again")
         if values.get("protocol", {}).get("task") == "multi_query":
@@ -213,6 +220,8 @@ class Report:
                 pictures = {"thumbnails": _unpack("thumb", arrays), "heats": _unpack("heat", arrays)}
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             raise XRetrieveError(f"{folder / 'ranks.npz'} is broken ({error}); evaluate the run again") from error
+        if "files" in values:  # the ranks are those of these numbers, and not of another evaluation
+            compare(folder / "ranks.npz", values["files"]["ranks.npz"])
         ids = {"image_ids": image_ids, "caption_ids": caption_ids}
         protocol = protocol_from_dict(values["protocol"])
         return cls(protocol=protocol, counts=counts, **pictures, **ids, **cls._values(values))

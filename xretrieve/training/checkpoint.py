@@ -17,7 +17,10 @@ from torch import Tensor, nn
 
 from xretrieve.backbones.weights import load_strict
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.atomic import tidy_folder
+from xretrieve.utils.checksums import verify
 from xretrieve.utils.files import atomic_folder, read_json, write_json
+from xretrieve.utils.paths import is_folder
 
 
 @dataclass
@@ -58,7 +61,7 @@ def save_point(
         names = {id(p): n for n, p in modules.named_parameters()}
         for parameter, state in optimizer.state.items():
             tensors |= {f"{key}.{names[id(parameter)]}": v for key, v in state.items() if isinstance(v, Tensor)}
-    with atomic_folder(folder / "last" / f"{number:08d}") as part:
+    with atomic_folder(folder / "last" / f"{number:08d}", sealed=True) as part:
         # cloned: safetensors refuses tensors that share memory
         save_file(
             {k: v.detach().cpu().contiguous().clone() for k, v in modules.state_dict().items()},
@@ -88,7 +91,8 @@ def load_progress(point: Path) -> Progress:
 
 
 def load_model(point: Path, modules: nn.ModuleDict) -> None:
-    """Restore the parts that learn, loss included."""
+    """Restore the parts that learn, loss included; a point whose bytes changed on the disk is an error."""
+    verify(point, None)
     load_strict(modules, load_file(point / "model.safetensors"), point / "model.safetensors")
 
 
@@ -108,14 +112,14 @@ def load_optimizer(point: Path, modules: nn.ModuleDict, optimizer: Any) -> dict[
 
 
 def clean(folder: Path) -> None:
-    """After a kill: put back a matcher that was being replaced, and delete half-written folders."""
-    kept = sorted(folder.glob(".matcher.*.old/folder"))
-    if kept and not (folder / "matcher").exists():
+    """After a kill: put back a matcher that was being replaced, and delete half-written files and folders."""
+    kept = sorted(folder.glob(".matcher.*.old/folder"))  # as former versions moved it aside
+    if kept and not is_folder(folder / "matcher"):
         kept[-1].replace(folder / "matcher")
-    for pattern in (".matcher.*", "last/.*"):
-        for left in folder.glob(pattern):
-            if left.name not in (".", ".."):
-                shutil.rmtree(left, ignore_errors=True)
+    for place in (folder, folder / "last"):
+        tidy_folder(place)
+    for left in [*folder.glob(".matcher.*.old"), *folder.glob("last/.*.part")]:  # of former versions
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _points(folder: Path) -> list[Path]:

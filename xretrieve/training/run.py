@@ -29,7 +29,9 @@ from xretrieve.training.precision import as_started, stage_precisions, trained_i
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import Overrides, as_items, find_weights, load_recipe, save_recipe
 from xretrieve.training.skipped import skipped_warnings
-from xretrieve.utils.files import read_json
+from xretrieve.utils.atomic import finish_files
+from xretrieve.utils.disk import writing
+from xretrieve.utils.files import locked, read_json
 from xretrieve.utils.paths import is_file
 
 if TYPE_CHECKING:
@@ -137,10 +139,20 @@ def train(
         chosen = as_started(folder, chosen)
     preflight(chosen)
     fabric = _fabric(devices, accelerator)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return _train(fabric, chosen, folder, devices, progress, on_step)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, wait=False):
         open_folder(folder, chosen, resume, overwrite)
         if is_file(folder / "report.json"):
             return Run.open(folder)
+        return _train(fabric, chosen, folder, devices, progress, on_step)
+
+
+def _train(
+    fabric: Any, chosen: Recipe, folder: Path, devices: int, progress: Shown, on_step: Callable[[int], None] | None
+) -> Run:
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):  # the caller's random state is left as it was
         if devices > 1 and not external():
@@ -224,6 +236,7 @@ def external() -> bool:
 def open_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
     """Make the run folder and write the recipe into it; a run that lies there is an error, or goes on, or goes."""
     stored = folder / "recipe.yaml"
+    finish_files(folder)
     if resume and is_file(stored):
         before, now = to_dict(load_recipe(stored)), to_dict(recipe)
         changed = first_difference(before, now)
@@ -240,8 +253,8 @@ def open_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> 
             (folder / name).unlink(missing_ok=True)
         for name in ("matcher", "last", "tensorboard", "members"):
             shutil.rmtree(folder / name, ignore_errors=True)
-    save_recipe(recipe, stored)
     clean(folder)
+    save_recipe(recipe, stored)
 
 
 def _holds_steps(folder: Path) -> bool:

@@ -31,6 +31,7 @@ LEFT = re.compile(
 OLD_LEFT = re.compile(
     r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(?P<kind>part|old)(\..*)?"
 )  # versions before 2.0 named no process
+DONE = "files.done"  # .files.done: files that are complete and on their way to their places
 DAY = 86400.0  # seconds after which what another machine left is taken for dead
 
 
@@ -102,6 +103,41 @@ def atomic_folder(path: str | Path, sealed: bool = False, durable: bool = True, 
                 sync(path.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def atomic_files(folder: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder; on success all its files appear in ``folder`` together, in place of those of the same
+    names. Who reads them calls :func:`finish_files` before: a kill may have come between two of them."""
+    folder = Path(os.path.realpath(folder))
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        finish_files(folder)
+        tidy(folder / DONE)
+        part = _temporary(folder / DONE, "part")
+        part.mkdir(0o700)
+    try:
+        with writing(folder, part):
+            yield part
+            sync_tree(part)
+            finish_files(folder)  # of another program, meanwhile
+            part.replace(folder / f".{DONE}")  # from now on it has happened
+            sync(folder)
+            finish_files(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def finish_files(folder: Path) -> None:
+    """Put files in their places whose writing was complete, and was killed before all of them were there."""
+    done = folder / f".{DONE}"
+    if not done.is_dir():
+        return
+    with contextlib.suppress(FileNotFoundError):  # another program does the same
+        for path in sorted(done.iterdir()):
+            path.replace(folder / path.name)
+        done.rmdir()
+        sync(folder)
 
 
 def _take_the_place(part: Path, path: Path) -> None:

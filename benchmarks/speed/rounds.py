@@ -1,13 +1,14 @@
 """All rounds of HMRN in one pass against a loop over query sets and rounds, at the published sizes.
 
     python benchmarks/speed/rounds.py [--direction t2i] [--images 1000] [--sets 1000] [--loop-sets 20] [--threads N]
+        [--profile]
 
 The loop is the plain form of the same equations, as the published code has it: one set and one round at a time against
 all images, the set's sentences repeated for every image, three projections per reasoning step, all nodes to the end.
 It is run on the first ``--loop-sets`` sets, whose scores must agree, and its seconds are scaled to all of them. Both
 start from encoded regions and sentences. Every row runs in its own process, so that its peak of memory is its own. The
 last line says what the multiply-adds that no exact saving removes take at the machine's fastest product: no way of
-scoring all pairs is faster than that.
+scoring all pairs is faster than that. `--profile` says where the engine's CPU time goes instead, in float32.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch.nn.functional import leaky_relu
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a file, it finds its neighbour too
 
 from benchmarks.speed.scoring import peak  # noqa: E402
+from benchmarks.speed.scoring_profile import profile, table  # noqa: E402
 from xretrieve.heads import create_head  # noqa: E402
 from xretrieve.heads.hmrn import HMRN  # noqa: E402
 from xretrieve.heads.rounds import score_rounds  # noqa: E402
@@ -131,13 +133,29 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     for name, value in (("images", 1000), ("sets", 1000), ("loop-sets", 20), ("rounds", 10), ("regions", 36),
                         ("width", 256), ("threads", 0)):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--row", choices=ROWS, help="measure one row and print it as JSON")
     parser.add_argument("--scores", help="file for the row's first scores")
     return parser.parse_args(words)
 
 
+def where(args: argparse.Namespace) -> None:
+    """Print where the engine's time goes in float32."""
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    with torch.inference_mode():
+        head, sets, images = inputs(args)
+        fastest = peak(torch.float32, torch.get_num_threads())
+        score_rounds(head, sets[:1], images, dtype=torch.float32)
+        found, whole = profile(lambda: score_rounds(head, sets, images, dtype=torch.float32), 3)
+    print(f"{args.images} images x {args.sets} sets, float32, {fastest / 1e9:.1f} G multiply-adds a CPU s at the "
+          f"fastest product\n{table(found, whole, fastest)}")  # fmt: skip
+
+
 def main() -> None:
     args = parse()
+    if args.profile:
+        where(args)
+        return
     if args.row:
         print(json.dumps(measure(args)))
         return

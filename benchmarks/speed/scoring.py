@@ -1,13 +1,16 @@
 """The scoring engine against a straightforward loop over captions, at the published sizes.
 
     python benchmarks/speed/scoring.py [--images 200] [--captions 1000] [--loop-captions 1000] [--heads scan sgr ...]
-        [--threads 1] [--runs 3] [--loop-runs 1] [--dim 1024] [--sim-dim 256] [--regions 36]
+        [--threads 1] [--runs 3] [--loop-runs 1] [--dim 1024] [--sim-dim 256] [--regions 36] [--alike 1] [--profile]
 
 The loop (scoring_loop.py) walks captions one at a time against all images, as the published code does, in float32. All
 captions take it about ten minutes; with fewer --loop-captions its seconds are scaled by the words, and the table says
 so. Equal scores are asserted. Every cell runs in a process of its own: CPU seconds are the median of --runs runs (of
 the loop: --loop-runs), memory is the peak of that process above what it held before scoring. TSHSR's loop is that of
 its own two streams; the last line compares it with the loops of SGR t2i and SGR i2t together.
+
+A small run pads more than a large one, whose blocks find captions of one length: `--alike 8` gives every length to
+eight captions. `--profile` says where the engine's CPU time goes, by kind of operation, and measures nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +35,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a file, it finds its neighbour too
 
 from benchmarks.speed.scoring_loop import loop  # noqa: E402
+from benchmarks.speed.scoring_profile import profile, table  # noqa: E402
 from xretrieve.heads import create_head  # noqa: E402
 from xretrieve.heads.local import LocalHead  # noqa: E402
-from xretrieve.heads.products import linear  # noqa: E402
+from xretrieve.heads.products import linear, pack, packed_linear  # noqa: E402
 from xretrieve.heads.scoring import score_matrix  # noqa: E402
 from xretrieve.tokens import Prepared, Tokens  # noqa: E402
 from xretrieve.version import __version__  # noqa: E402
@@ -57,7 +62,7 @@ def make(name: str, a: argparse.Namespace) -> tuple[LocalHead, Prepared, Prepare
     torch.manual_seed(0)
     sizes = {"dim": a.dim} if kind == "scan" else {"dim": a.dim, "sim_dim": a.sim_dim, "dropout": 0.0}
     head = create_head(kind, image_dim=a.dim, text_dim=a.dim, image_project=False, **sizes, **options).eval()
-    lengths = caption_lengths(a.captions)
+    lengths = caption_lengths(-(-a.captions // a.alike)).repeat_interleave(a.alike)[: a.captions]
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     texts = Tokens.from_local(torch.randn(*mask.shape, a.dim), mask)
     images = Tokens.from_local(torch.randn(a.images, a.regions, a.dim))
@@ -109,18 +114,28 @@ def cell(name: str, how: str, a: argparse.Namespace) -> dict[str, float]:
     return {"cpu": cpu, "mb": mb, "apart": apart}
 
 
-@torch.no_grad()
-def peak(dtype: torch.dtype, threads: int, rows: int = 16384, inner: int = 1024, columns: int = 256) -> float:
-    """Multiply-adds per CPU second of a large matrix product, of the size the engine has most.
+SHAPES = ((2048, 2048, 2048), (16384, 1024, 256), (1024, 1024, 256), (2048, 256, 256))  # rows, inner, columns
 
-    The fastest of ten runs of either way torch has (a shared machine only slows them): a matrix product goes to MKL,
-    which leaves half of some processors idle in float32, a 1x1 convolution to oneDNN (see
-    :mod:`xretrieve.heads.products`).
+
+@torch.no_grad()
+def peak(dtype: torch.dtype, threads: int, shapes: Sequence[tuple[int, int, int]] = SHAPES) -> float:
+    """Multiply-adds per CPU second of the machine's fastest matrix product.
+
+    The best over a large product and those that the engines have most, each by every way that torch has: MKL, which
+    leaves half of some processors idle in float32, and oneDNN, with and without a weight laid out beforehand (see
+    :mod:`xretrieve.heads.products`). A shared machine only slows them, so of several runs the fastest counts. One large
+    product alone is no peak: its result is written to the memory, and smaller ones were up to a tenth faster.
     """
     torch.set_num_threads(threads)
-    x, weight = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
-    ways = (lambda: torch.nn.functional.linear(x, weight), lambda: linear(x, weight))
-    return rows * inner * columns / min(median(way, 1)[1] for way in ways * 10)
+    best = 0.0
+    for rows, inner, columns in shapes:
+        x, weight = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype)
+        ways = [partial(torch.nn.functional.linear, x, weight), partial(linear, x, weight)]
+        packed = pack(weight)
+        ways += [] if packed is None else [partial(packed_linear, x, packed)]
+        for way in ways * (3 if rows * inner * columns > 2**31 else 12):
+            best = max(best, rows * inner * columns / median(way, 1)[1])
+    return best
 
 
 def multiply_adds(name: str, words: float, a: argparse.Namespace) -> float:
@@ -141,19 +156,36 @@ def multiply_adds(name: str, words: float, a: argparse.Namespace) -> float:
     return total
 
 
+@torch.no_grad()
+def where(a: argparse.Namespace) -> None:
+    """Print where the engine's time goes in float32, head by head."""
+    torch.set_num_threads(a.threads)
+    fastest = peak(torch.float32, a.threads)
+    for name in a.heads:
+        head, queries, gallery = make(name, a)
+        score_matrix(head, queries[:2], gallery[:2], dtype=torch.float32)
+        found, whole = profile(partial(score_matrix, head, queries, gallery, dtype=torch.float32), a.runs)
+        print(f"{name}: {a.images} images x {a.captions} captions, float32, {fastest / 1e9:.1f} G multiply-adds a "
+              f"CPU s at the fastest product\n{table(found, whole, fastest)}", flush=True)  # fmt: skip
+
+
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Measure every cell and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for key, value in (("images", 200), ("captions", 1000), ("loop-captions", 1000), ("threads", 1), ("runs", 3),
-                       ("loop-runs", 1), ("dim", 1024), ("sim-dim", 256), ("regions", 36)):  # fmt: skip
+                       ("loop-runs", 1), ("dim", 1024), ("sim-dim", 256), ("regions", 36), ("alike", 1)):  # fmt: skip
         parser.add_argument(f"--{key}", type=int, default=value)
     parser.add_argument("--heads", nargs="+", choices=list(HEADS), default=list(HEADS))
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--cell", nargs=2, help=argparse.SUPPRESS)
     a = parser.parse_args(arguments)
     if a.cell:
         print(json.dumps(cell(*a.cell, a)))
         return {}
-    keep = [f"--{k.replace('_', '-')}={v}" for k, v in vars(a).items() if k not in ("heads", "cell")]
+    if a.profile:
+        where(a)
+        return {}
+    keep = [f"--{k.replace('_', '-')}={v}" for k, v in vars(a).items() if k not in ("heads", "cell", "profile")]
     found: dict[str, Any] = {"peak": {t: peak(getattr(torch, t), a.threads) for t in ("float32", "bfloat16")}}
     print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {a.threads} threads; "
           f"Python {platform.python_version()}, torch {torch.__version__}, xretrieve {__version__}")  # fmt: skip

@@ -12,7 +12,7 @@ from benchmarks.speed import scoring
 from benchmarks.speed.scoring import HEADS, cell, main, multiply_adds
 
 TOY = {"images": 3, "captions": 5, "loop_captions": 5, "threads": 1, "runs": 1, "loop_runs": 1,
-       "dim": 16, "sim_dim": 8, "regions": 4}  # fmt: skip
+       "dim": 16, "sim_dim": 8, "regions": 4, "alike": 1}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list(HEADS))
@@ -44,5 +44,13 @@ def test_the_peak_is_that_of_the_faster_way(monkeypatch: pytest.MonkeyPatch) -> 
         return ran[-1], 1.0 if len(ran) % 2 else 0.5, 0.0
 
     monkeypatch.setattr(scoring, "median", measured)
-    assert scoring.peak(torch.float32, 1, rows=32, inner=8, columns=4) == 32 * 8 * 4 / 0.5
+    assert scoring.peak(torch.float32, 1, ((32, 8, 4),)) == 32 * 8 * 4 / 0.5
     torch.testing.assert_close(ran[0], ran[1])
+
+
+def test_the_profile_names_every_kind_and_counts_the_products(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setattr(scoring, "peak", lambda dtype, threads: 1e9)
+    assert main(["--profile", "--heads", "sgr", *(f"--{k.replace('_', '-')}={v}" for k, v in TOY.items())]) == {}
+    lines = {line[:18].strip(): line.split() for line in capsys.readouterr().out.splitlines()}
+    assert {"weight products", "pair products", "norms", "softmax", "elementwise", "copies", "whole"} < set(lines)
+    assert float(lines["whole"][-1]) > 0 and int(lines["pair products"][4]) > 0

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from xretrieve.heads import products
-from xretrieve.heads.precise import add_product, lengths, unit, unit_gradient
-from xretrieve.heads.products import linear
+from xretrieve.heads.precise import Weight, add_product, apply, lengths, unit, unit_gradient
+from xretrieve.heads.products import linear, pack, packed_linear
 
 
 @pytest.mark.parametrize("rows", [1, 300, 517])
@@ -29,6 +29,31 @@ def test_linear_is_the_usual_one_for_any_number_of_rows(monkeypatch, rows, bias,
         torch.testing.assert_close(linear(x, turned).double(), x.double() @ turned.T.double(), **tolerance)
     wanted = linear(x.requires_grad_(), weight, given, relu)  # where gradients are wanted, autograd sees it
     assert wanted.requires_grad and torch.autograd.grad(wanted.sum(), x)[0].shape == x.shape
+
+
+@pytest.mark.parametrize("rows", [1, 300, 1030])
+@pytest.mark.parametrize("relu", [True, False])
+def test_a_weight_laid_out_beforehand_gives_the_same_product_for_any_number_of_rows(rows, relu):
+    x, weight, bias = torch.randn(rows, 2, 70), torch.randn(80, 70), torch.randn(80)
+    packed = pack(weight)
+    if packed is None:  # a torch that has not got it
+        pytest.skip("this torch lays no weights out")
+    want = torch.nn.functional.linear(x.double(), weight.double(), bias.double())
+    found = packed_linear(x, packed, bias, relu)
+    torch.testing.assert_close(found.double(), want.relu() if relu else want, atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("packs", [True, False])
+def test_applying_a_weight_is_the_usual_product_whether_or_not_it_can_be_laid_out(monkeypatch, dtype, packs):
+    if not packs:
+        monkeypatch.setattr(products, "_packs", lambda dtype: False)
+    weight, bias, x = torch.randn(80, 70), torch.randn(80), torch.randn(300, 70).to(dtype)
+    with torch.no_grad():
+        found = apply(x, Weight(weight), Weight(bias), relu=True)
+    assert found.dtype == dtype
+    want = torch.nn.functional.linear(x.double(), weight.to(dtype).double(), bias.to(dtype).double()).relu()
+    torch.testing.assert_close(found.double(), want, atol=0.2 if dtype == torch.bfloat16 else 5e-5, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xretrieve.heads.base import EPS
-from xretrieve.heads.products import linear
+from xretrieve.heads.products import linear, pack, packed_linear
 
 
 class Weight:
@@ -22,6 +22,7 @@ class Weight:
     def __init__(self, full: Tensor) -> None:
         self.full = full
         self._copies: dict[torch.dtype, Tensor] = {}
+        self._packed: dict[torch.dtype, Tensor | None] = {}
 
     def to(self, dtype: torch.dtype) -> Tensor:
         """The values, without gradient."""
@@ -29,12 +30,26 @@ class Weight:
             self._copies[dtype] = self.full.detach().to(dtype)
         return self._copies[dtype]
 
+    def packed(self, dtype: torch.dtype) -> Tensor | None:
+        """The values as :func:`xretrieve.heads.products.packed_linear` reads them, where it can."""
+        if dtype not in self._packed:
+            self._packed[dtype] = pack(self.to(dtype))
+        return self._packed[dtype]
+
 
 class Affine:
     """Weight and bias of a Linear layer."""
 
     def __init__(self, layer: nn.Linear) -> None:
         self.weight, self.bias = Weight(layer.weight), Weight(layer.bias)
+
+
+def apply(x: Tensor, weight: Weight, bias: Weight | None = None, relu: bool = False) -> Tensor:
+    """:func:`xretrieve.heads.products.linear`, values only, with a weight that many products read."""
+    packed, shift = weight.packed(x.dtype), None if bias is None else bias.to(x.dtype)
+    if packed is None:
+        return linear(x, weight.to(x.dtype), shift, relu)
+    return packed_linear(x, packed, shift, relu)
 
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:

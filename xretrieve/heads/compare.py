@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xretrieve.heads.precise import Affine, bias_gradient, full, lengths, unit, unit_gradient, weight_gradient
+from xretrieve.heads.precise import Affine, apply, bias_gradient, full, lengths, unit, unit_gradient, weight_gradient
 from xretrieve.heads.products import linear
 
 PIECE = 4 * 2**20  # bytes of a D-wide piece
@@ -51,11 +51,10 @@ class _Compare(torch.autograd.Function):
         lead = int(first is not None)
         made = context.new_empty(*pairs, lead + q, len(weight))
         length = torch.empty(*pairs, q, 1, dtype=torch.promote_types(dtype, torch.float32), device=made.device)
-        for rows, minus in _pieces(share, query, context):
-            difference = torch.baddbmm(minus, share[rows].mT, context[rows], beta=-1)  # (c,Mq,D)
-            y = linear(difference.square_(), layer.weight.to(dtype), layer.bias.to(dtype)).unflatten(1, (-1, q))
-            length[rows] = lengths(y)
-            unit(y, length[rows], out=made[rows, :, lead:])
+        for rows, items, own, minus in _parts(share, query, context, q):
+            y = apply(_squares(own, context[rows], minus), layer.weight, layer.bias).unflatten(1, (-1, q))
+            length[rows, items] = lengths(y)
+            unit(y, length[rows, items], out=made[rows, items, lead:])
         if first is not None:
             made[:, :, 0] = first
         ctx.save_for_backward(share, context, query, made, length)
@@ -89,6 +88,24 @@ class _Compare(torch.autograd.Function):
                 to_query.index_add_(0, owner, full(down), alpha=-1)
         to_first = grad[:, :, 0] if lead else None
         return to_share, to_context, to_query.to(dtype), to_first, None, to_weight, to_bias, None
+
+
+def _squares(share: Tensor, context: Tensor, query: Tensor) -> Tensor:
+    """``(share' context - query)^2``. (c,k,Q), (c,k,D), (c,Q,D) -> (c,Q,D)."""
+    if share.dtype in (torch.float32, torch.float64):  # one pass behind a product that need not read what it writes
+        attended = torch.bmm(share.mT, context)
+        return torch.ops.aten.mse_loss.out(attended, query, 0, out=attended)  # 0: nothing is added up
+    return torch.baddbmm(query, share.mT, context, beta=-1).square_()  # rounded once
+
+
+def _parts(share: Tensor, query: Tensor, context: Tensor, q: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """:func:`_pieces` cut between query items too: rows of gN, of M, their share (c,k,mq), queries (c,mq,D)."""
+    one = q * query.shape[2] * query.element_size()
+    wide = max(1, PIECE // max(1, one))
+    for rows, minus in _pieces(share, query, context):
+        for start in range(0, share.shape[2] // q, wide):
+            tokens = slice(start * q, (start + wide) * q)
+            yield rows, slice(start, start + wide), share[rows, :, tokens], minus[:, tokens]
 
 
 def _pieces(share: Tensor, query: Tensor, context: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -12,11 +12,13 @@ kept that the backward pass can do without. Softmaxes, norms and the gradients o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Size, Tensor
 
+from xretrieve.heads._kernels.steps import steps
 from xretrieve.heads.precise import (
     Weight,
     add_product,
@@ -88,6 +90,8 @@ def step(
     Returns:
         (g,N,M,n,S), or (g,N,M,1,S) with ``first_row``.
     """
+    if trace is None and not torch.is_grad_enabled():
+        return steps(x, mask, [weights], first_row)
     pairs = x.shape[:3]
     full_weights = (None if w is None else w.full for w in weights)
     found: dict[str, Tensor] | None = None if trace is None else {}
@@ -97,6 +101,15 @@ def step(
         trace["gate"] = 1 - found["s"].unflatten(0, pairs)
         trace |= {"assign": found["share"].mT.unflatten(0, pairs)}
     return made.unflatten(0, pairs)
+
+
+def reason(x: Tensor, mask: Tensor | None, weights: Sequence[StepWeights], first_row: bool) -> Tensor:
+    """The nodes after several steps, as :func:`step` after step gives them; ``first_row`` is of the last one."""
+    if not torch.is_grad_enabled():
+        return steps(x, mask, weights, first_row)
+    for k, own in enumerate(weights):
+        x = step(x, mask, own, first_row and k == len(weights) - 1)
+    return x
 
 
 class _Step(torch.autograd.Function):

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from xretrieve.heads import graph
 from xretrieve.heads.attention import attend, attended_norm
 from xretrieve.heads.base import EPS, l2
 from xretrieve.heads.compare import compare
-from xretrieve.heads.graph import StepWeights, step
-from xretrieve.heads.precise import Affine, lengths, unit
-from xretrieve.heads.products import linear
+from xretrieve.heads.graph import StepWeights
+from xretrieve.heads.precise import Affine, apply, lengths, unit
 from xretrieve.heads.scoring import Items
 from xretrieve.heads.sgr import GraphStep
 
@@ -75,10 +75,10 @@ def reason(
     mask = None
     if texts.mask is not None and not bool(texts.mask[..., :turn].all()):
         mask = nn.functional.pad(texts.mask[..., :turn], (1, 0), value=True)[:, None]  # (g,1,M,1+r)
+    if trace is None:
+        return graph.reason(x, mask, weights.steps, first_row=True)[..., 0, :]
     for k, own in enumerate(weights.steps, start=1):
-        x = step(x, mask, own, first_row=k == len(weights.steps) and trace is None)  # (g,N,M,1+r or 1,S)
-        if trace is not None:
-            trace[f"step{k}"] = x
+        x = trace[f"step{k}"] = graph.step(x, mask, own, first_row=False)  # (g,N,M,1+r,S)
     return x[..., 0, :]
 
 
@@ -88,7 +88,7 @@ def global_node(v: Tensor, u: Tensor, layer: Affine, dtype: torch.dtype) -> Tens
     if torch.is_grad_enabled():
         y = nn.functional.linear(apart.square(), layer.weight.full, layer.bias.full)
         return l2(y.float()).to(dtype)
-    y = linear(apart.to(dtype).square_(), layer.weight.to(dtype), layer.bias.to(dtype))
+    y = apply(apart.to(dtype).square_(), layer.weight, layer.bias)
     return unit(y, lengths(y), out=y)
 
 

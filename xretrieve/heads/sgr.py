@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads.base import set_learning
-from xretrieve.heads.graph import StepWeights, step
+from xretrieve.heads.graph import StepWeights, reason, step
 from xretrieve.heads.precise import Affine, Weight, full
 from xretrieve.heads.scoring import Items
 from xretrieve.heads.similarity import RegionNorm, xavier
@@ -114,11 +114,11 @@ class SGR(StreamHead):
     def pairs(self, texts: Items, images: Items, folded: Any, trace: Trace) -> dict[str, Tensor]:
         """``score`` (g,C,B), logits."""
         x, mask = self.nodes(texts, images, folded, trace)[self.stream]  # (g,N,M,n,S), (g,1,M,n)
-        for k, weights in enumerate(folded["steps"]):
-            first_row = k == len(folded["steps"]) - 1 and trace is None  # only the global node is read after the last
-            x = step(x, mask, weights, first_row)
-            if trace is not None:
-                trace[f"{self.stream}_nodes_step{k + 1}"] = x
+        if trace is None:
+            x = reason(x, mask, folded["steps"], first_row=True)  # only the global node is read after the last step
+        else:
+            for k, weights in enumerate(folded["steps"]):
+                x = trace[f"{self.stream}_nodes_step{k + 1}"] = step(x, mask, weights, first_row=False)
         z = x[..., 0, :]  # (g,N,M,S)
         if trace is not None:
             trace[f"{self.stream}_vec"] = z

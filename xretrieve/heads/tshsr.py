@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from xretrieve.errors import XRetrieveError, unknown
-from xretrieve.heads.graph import step
+from xretrieve.heads.graph import reason, step
 from xretrieve.heads.hierarchy import Context, Gate, Level
 from xretrieve.heads.local import STREAMS, TEMPERATURES
 from xretrieve.heads.precise import Affine, full
@@ -175,14 +175,14 @@ class TSHSR(StreamHead):
 
     def _read(self, stream: str, x: Tensor, mask: Tensor | None, folded: Any, trace: Trace) -> tuple[Tensor, Any]:
         reasoner = self.reasoner(stream)
-        for k, weights in enumerate(folded[f"{stream}_levels"]):
-            last = k == len(reasoner.levels) - 1
-            # only the global node is read after the last level
-            first_row = last and reasoner.SAF_module is None and trace is None
-            found: Trace = None if trace is None else {}
-            x = step(x, mask, weights, first_row, found)
-            if trace is not None and found is not None:
-                trace |= {f"{stream}_{name}_level{k + 1}": value for name, value in (found | {"nodes": x}).items()}
+        levels = folded[f"{stream}_levels"]
+        if trace is None:  # without filtration only the global node is read after the last level
+            x = reason(x, mask, levels, first_row=reasoner.SAF_module is None)
+        else:
+            for k, weights in enumerate(levels, start=1):
+                found: dict[str, Tensor] = {}
+                x = step(x, mask, weights, False, found)
+                trace |= {f"{stream}_{name}_level{k}": value for name, value in (found | {"nodes": x}).items()}
         if reasoner.SAF_module is None:
             return x[..., 0, :], None
         z, beta, moments = reasoner.SAF_module(x, mask, stream, folded.get(f"{stream}_moments"))

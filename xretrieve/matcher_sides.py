@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from threading import RLock
 from typing import Any
 
@@ -17,7 +18,8 @@ from xretrieve.backbones import check_saved, create_backbone, load_backbone
 from xretrieve.backbones.base import Backbone
 from xretrieve.heads import head_class
 from xretrieve.heads.base import Head
-from xretrieve.matcher import HUB, Matcher, load_one, read_saved, saved_folder
+from xretrieve.matcher import HUB, WEIGHTS, Matcher, load_one, read_saved, saved_folder
+from xretrieve.utils.checksums import verify
 from xretrieve.utils.paths import is_file, is_there
 
 SIDES = ("image", "text")
@@ -103,6 +105,13 @@ class LateMatcher(Matcher):
         self.image, self.text  # noqa: B018  loaded
 
 
+def _load_side(folder: Path, side: str) -> Any:
+    """One backbone of a saved matcher, its bytes as they were written."""
+    backbone = load_backbone(folder / side)
+    verify(folder, WEIGHTS, only=f"{side}/")
+    return backbone
+
+
 def find_sides(source: str, options: dict[str, Any], head: dict[str, Any]) -> tuple[Loaders, Head]:
     """What :func:`xretrieve.load` would give for one matcher, without its backbones: how to load each, and the head.
 
@@ -125,6 +134,8 @@ def find_sides(source: str, options: dict[str, Any], head: dict[str, Any]) -> tu
     if folder is not None:
         for side in SIDES:
             check_saved(folder / side)
-        return {side: partial(load_backbone, folder / side) for side in SIDES}, read_saved(folder)[0]
+        head = read_saved(folder)[0]
+        verify(folder, WEIGHTS, only="head.")
+        return {side: partial(_load_side, folder, side) for side in SIDES}, head
     make = {side: partial(create_backbone, source, modality=side, frozen=True, **options) for side in SIDES}
     return make, head_class(head["name"])(**head["options"])

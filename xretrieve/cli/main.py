@@ -18,6 +18,7 @@ VERBS = {
     "serve": ("xretrieve.cli.serve", "Serve a search page and a REST API over an index."),
     "index": ("xretrieve.cli.index", "Build or update an index over a folder of pictures or a dataset."),
     "tune": ("xretrieve.cli.tune", "Choose on validation data how an index combines its two stages."),
+    "check": ("xretrieve.cli.check", "Read an index, a run or the feature cache, and say what is damaged."),
     "train": ("xretrieve.cli.train", "Train a recipe; the result is a run folder."),
     "evaluate": ("xretrieve.cli.evaluate", "Evaluate a run or a pretrained model under a named protocol."),
     "compare": ("xretrieve.cli.compare", "Compare two evaluated runs with a paired bootstrap."),

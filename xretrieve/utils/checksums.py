@@ -50,13 +50,14 @@ def is_sealed(folder: Path) -> bool:
     return (folder / SUMS).is_file()
 
 
-def verify(folder: Path, budget: int | None = BUDGET, sealed: str | None = None) -> int | None:
+def verify(folder: Path, budget: int | None = BUDGET, sealed: str | None = None, only: str = "") -> int | None:
     """Raise where a sealed folder is not as it was written: a file is missing, too short, or of other bytes.
 
     Args:
         folder: that may be sealed.
         budget: bytes to read at most, the smallest files first; sizes are always looked at. None: everything.
         sealed: what :func:`seal` returned; then the folder must be sealed so.
+        only: look at files whose name begins so.
 
     Returns:
         what is left of the budget.
@@ -68,7 +69,7 @@ def verify(folder: Path, budget: int | None = BUDGET, sealed: str | None = None)
         return budget
     if sealed and checksum(path) != sealed:
         raise damaged(path, "its bytes changed")
-    files = sorted(_listed(path).items(), key=lambda entry: entry[1]["bytes"])
+    files = sorted((one for one in listed(path).items() if one[0].startswith(only)), key=lambda one: one[1]["bytes"])
     for name, about in files:  # what is missing or cut is said first
         compare(folder / name, about, 0)
     for name, about in files:
@@ -76,7 +77,8 @@ def verify(folder: Path, budget: int | None = BUDGET, sealed: str | None = None)
     return budget
 
 
-def _listed(path: Path) -> dict[str, dict[str, Any]]:
+def listed(path: Path) -> dict[str, dict[str, Any]]:
+    """Size and checksum of each file that a ``checksums.json`` names."""
     try:
         value = json.loads(path.read_bytes())
         if stamped(value)[KEY] != value[KEY]:

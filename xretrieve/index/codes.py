@@ -74,7 +74,8 @@ class PQCodes:
 
     def nearest(self, queries: np.ndarray, n: int) -> np.ndarray:
         """Places (Q, n) of the best by the codes, best first, then -1."""
-        return self._index.search(self._pairs(queries), n)[1].astype(np.int64)
+        places: np.ndarray = self._index.search(self._pairs(queries), n)[1]
+        return places.astype(np.int64)
 
     def save(self, folder: Path) -> None:
         """Write the codes into a folder."""
@@ -211,6 +212,9 @@ _BYTE_ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
 
 def _ones(words: np.ndarray) -> np.ndarray:
     """Bits set in each uint64 (N,), as uint8."""
+    count: np.ndarray
     if hasattr(np, "bitwise_count"):
-        return np.bitwise_count(words)
-    return _BYTE_ONES[np.ascontiguousarray(words).view(np.uint8)].reshape(-1, 8).sum(1, dtype=np.uint8)  # numpy 1
+        count = np.bitwise_count(words)
+    else:  # numpy 1
+        count = _BYTE_ONES[np.ascontiguousarray(words).view(np.uint8)].reshape(-1, 8).sum(1, dtype=np.uint8)
+    return count

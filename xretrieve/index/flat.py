@@ -26,7 +26,7 @@ class FlatIndex:
     """
 
     name = "flat"
-    OPTIONS = ("memory_mb", "device")
+    OPTIONS: tuple[str, ...] = ("memory_mb", "device")
 
     def __init__(self, dim: int, memory_mb: float = 256, device: str = "cpu") -> None:
         if dim < 1 or memory_mb <= 0:

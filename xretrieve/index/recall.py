@@ -80,4 +80,5 @@ def moved_vectors(vectors: np.ndarray) -> np.ndarray:
     away -= (away * unit).sum(1, keepdims=True) * unit
     away /= np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-12)
     cosine = np.where(np.arange(len(vectors))[:, None] % 2 == 0, NEAR, FAR)
-    return (length * (cosine * unit + np.sqrt(1 - cosine**2) * away)).astype(np.float32)
+    moved: np.ndarray = length * (cosine * unit + np.sqrt(1 - cosine**2) * away)
+    return moved.astype(np.float32)

@@ -36,7 +36,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = F
 def pack(weight: Tensor) -> Tensor | None:
     """A weight (J,K) as :func:`packed_linear` reads it, None where the plain :func:`linear` is to be used.
 
-    oneDNN copies a weight into its own order at every product; a product of few rows spends a tenth of its time so.
+    oneDNN copies a weight into its own order at every product: a sixth of the time with 40 rows, 7 % with 300.
     """
     if min(weight.shape) < COLUMNS or weight.device.type != "cpu" or not _packs(weight.dtype):
         return None

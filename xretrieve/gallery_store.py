@@ -168,7 +168,7 @@ class Store:
             lines = [(line.get("row"), _item(line)) for _, line in json_lines(path / "items.jsonl")]
         except DamagedError:
             raise
-        except (OSError, ValueError, TypeError, AttributeError, XRetrieveError) as error:
+        except Exception as error:  # numpy passes on what the reader of its headers meets
             raise XRetrieveError(f"{path} is damaged or missing ({error}); build the gallery again") from error
         if vectors.shape != (rows, self.info["dim"]) or len(lines) < rows:
             raise XRetrieveError(

@@ -121,7 +121,7 @@ class TokenPart:
             self.lengths = np.load(folder / "lengths.npy").astype(np.int64)
             self.pooled = np.load(folder / "pooled.npy", mmap_mode="r") if pooled else None
             self.scales = np.load(folder / "scales.npy", mmap_mode="r") if kept != DTYPE else None
-        except (OSError, ValueError) as error:
+        except Exception as error:  # numpy passes on what the reader of its headers meets
             raise XRetrieveError(f"{folder} is damaged or missing ({error}); build the gallery again") from error
         total = int(self.lengths.sum())
         shapes = self.local.shape == (total, dim) and self.mask.shape == (total,)

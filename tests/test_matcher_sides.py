@@ -118,6 +118,7 @@ def test_another_head_is_refused_as_before(place):
 def test_a_gallery_of_before_there_were_sides_is_searched_as_it_was(place, made):
     about = json.loads((place / "g.xr/gallery.json").read_text())
     del about["matcher"]["sides"], about["matcher"]["head"]
+    about.pop("checksum", None)
     (place / "g.xr/gallery.json").write_text(json.dumps(about))
     old = Gallery.open(place / "g.xr")
     assert (

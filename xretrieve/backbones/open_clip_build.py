@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from xretrieve.backbones.clip_text import ClipText
 from xretrieve.backbones.weights import hub, load_strict, no_hub, read_weights
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.utils.files import read_json
+from xretrieve.utils.paths import is_file
 
 _SCHEMAS = ("hf-hub:", "local-dir:")
 # Entries of published files that are no parameters: counters and constants that are rebuilt.
@@ -30,12 +34,21 @@ def split_name(rest: str) -> tuple[str, str]:
     return arch, tag
 
 
+def packaged(inside: str) -> Path | None:
+    """A file of the open_clip package, which is not imported; None where there is none."""
+    spec = find_spec("open_clip")
+    place = Path((spec.submodule_search_locations or [""])[0]) / inside if spec is not None else None
+    return place if place is not None and is_file(place) else None
+
+
 def model_config(rest: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """(model configuration, preprocessing configuration) of a name; checks architecture and tag."""
-    import open_clip
-
     arch, tag = split_name(rest)
     preprocess: dict[str, Any] = {}
+    if not tag and not arch.startswith(_SCHEMAS) and (own := packaged(f"model_configs/{arch}.json")) is not None:
+        return read_json(own), preprocess  # importing the package takes seconds
+    import open_clip
+
     if arch.startswith(_SCHEMAS):
         try:
             if arch.startswith("local-dir:"):
@@ -117,6 +130,27 @@ def load_file(full: nn.Module, tower: nn.Module, path: str | Path) -> None:
     if "visual.positional_embedding" not in own:
         resize_text_pos_embed(state, full)
     load_strict(tower, state, path)
+
+
+def load_text(config: dict[str, Any], path: str | Path) -> nn.Module:
+    """The text tower of a plain CLIP in plain torch, with the weights of a file of the whole model or of this tower.
+
+    Files of other layouts are converted by the package.
+    """
+    with torch.device("meta"):
+        tower = ClipText(config)
+    names = set(tower.state_dict())
+    state = read_weights(path, lambda key: key in names)
+    if set(state) == names and state["positional_embedding"].shape == tower.positional_embedding.shape:
+        load_strict(tower, state, path, assign=True)
+        return tower
+    made = build(config)
+    part = nn.Module()
+    for name in ("transformer", "token_embedding", "ln_final", "positional_embedding", "text_projection"):
+        setattr(part, name, getattr(made, name))
+    load_file(made, part, path)
+    tower.load_state_dict(part.state_dict(), assign=True)
+    return tower
 
 
 def tokenizer(rest: str) -> Any:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from xretrieve.backbones import open_clip_build as build
 from xretrieve.backbones.base import Backbone, check_texts
+from xretrieve.backbones.clip_text import ClipText, is_plain
+from xretrieve.backbones.clip_words import ClipWords
 from xretrieve.backbones.grids import full_mask, grid_tokens
 from xretrieve.backbones.images import ImageBackbone
 from xretrieve.backbones.places import Fit, Size
@@ -95,9 +97,11 @@ class ClipTexts(Backbone):
         super().__init__(f"open_clip:{rest}", "text", {})
         self.config, self.tokenizer = config, tokenizer
         # The plain CLIP keeps its text transformer at the top level, all others in .text.
-        self.plain = not hasattr(model, "text")
+        self.own, self.plain = isinstance(model, ClipText), not hasattr(model, "text")
         self.tower: Any
-        if self.plain:
+        if self.own:
+            self.tower = model
+        elif self.plain:
             del model.visual, model.logit_scale
             model.logit_bias = None
             self.tower = model
@@ -132,7 +136,11 @@ class ClipTexts(Backbone):
         """Tokens; local (N,W,width) cut to the longest text, pooled (N,joint)."""
         ids, mask = batch["ids"], batch["mask"]
         tower = self.tower if self.plain else self.tower.text
-        if self.plain:
+        if self.own:
+            used = ids.shape[1] if torch.compiler.is_compiling() else int(mask.sum(1).max())
+            mask = mask[:, :used]
+            local, pooled = tower(ids[:, :used])
+        elif self.plain:
             out = tower.forward_intermediates(text=ids, text_indices=1, normalize_intermediates=True, normalize=False)
             local, pooled = out["text_intermediates"][-1], out["text_features"]
         elif hasattr(tower, "forward_intermediates"):
@@ -170,13 +178,17 @@ class ClipTexts(Backbone):
 
     def preprocessing(self) -> Any:
         """Tokenizer and model configuration."""
-        return [type(self.tokenizer).__name__, self.config]
+        return [self._kind, self.config]
+
+    @property
+    def _kind(self) -> str:
+        return getattr(self.tokenizer, "kind", type(self.tokenizer).__name__)
 
     def assets(self, folder: Path) -> None:
         """Model configuration, and the tokenizer where open_clip does not carry it itself."""
         write_json(
             folder / "open_clip_config.json",
-            {"model_cfg": self.config, "preprocess_cfg": {}, "tokenizer": type(self.tokenizer).__name__},
+            {"model_cfg": self.config, "preprocess_cfg": {}, "tokenizer": self._kind},
         )
         if hasattr(self.tokenizer, "tokenizer"):
             self.tokenizer.tokenizer.save_pretrained(folder / "tokenizer")
@@ -213,6 +225,10 @@ def create(
             f"open_clip:{rest} names no weights: write open_clip:{rest}/TAG, or give weights=FILE, or "
             "pretrained=false for a random start"
         )
+    kind = saved["tokenizer"] if modality == "text" and assets is not None else ClipWords.kind
+    if modality == "text" and weights is not None and kind == ClipWords.kind and is_plain(config):
+        own = build.load_text(config, weights)
+        return ClipTexts(rest, own, config, ClipWords(config["text_cfg"].get("context_length", 77)))
     if weights is None and pretrained is not False:
         model = build.pretrained(rest, config)
     else:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from xretrieve.backbones import bert_text
 from xretrieve.backbones import transformers_build as build
 from xretrieve.backbones.base import Backbone, check_texts
 from xretrieve.backbones.grids import full_mask
@@ -19,7 +20,7 @@ from xretrieve.backbones.places import Fit, Size
 from xretrieve.backbones.subwords import piece
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.tokens import Tokens
-from xretrieve.utils.files import read_json
+from xretrieve.utils.files import read_json, write_json
 
 _TWO_TOWERS = ("clip", "siglip")
 _LARGEST_LENGTH = 512
@@ -75,9 +76,10 @@ class _Texts(Backbone):
         return [vocabulary, _architecture(self.config)]
 
     def assets(self, folder: Path) -> None:
-        """Configuration and tokenizer."""
+        """Configuration and tokenizer, and what the fingerprint says of the configuration."""
         self.config.save_pretrained(folder / "hf")
         self.tokenizer.save_pretrained(folder / "hf")
+        write_json(folder / "hf" / bert_text.ARCHITECTURE, _architecture(self.config))
 
 
 class TransformerTexts(_Texts):
@@ -172,7 +174,7 @@ def create(
     pretrained: bool = True,
     max_length: int | None = None,
     pooled: str = "mean",
-) -> TransformerTexts | TwoTowerTexts | TwoTowerImages:
+) -> bert_text.BertTexts | TransformerTexts | TwoTowerTexts | TwoTowerImages:
     """A text encoder, or one tower of a CLIP or SigLIP model.
 
     Args:
@@ -183,10 +185,13 @@ def create(
         max_length: tokens kept of a text; default: what the model was made for, at most 512.
         pooled: of text encoders, ``mean`` or ``cls``.
     """
-    from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
-
     if pooled not in ("mean", "cls"):
         raise unknown("pooled", pooled, ["mean", "cls"])
+    if assets is not None and modality == "text" and weights is not None and max_length and \
+            bert_text.is_plain(assets / "hf"):  # fmt: skip
+        return bert_text.BertTexts(rest, assets / "hf", weights, {"max_length": max_length, "pooled": pooled})
+    from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+
     source = str(assets / "hf") if assets is not None else build.locate(rest)
     config = build.fetch(AutoConfig.from_pretrained, source, rest)
     two = hasattr(config, "text_config") and hasattr(config, "vision_config")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,21 @@ from xretrieve.utils.paths import expand, is_file
 from xretrieve.utils.plain_values import load_plain, without_wrapper
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path, wanted: Callable[[str], bool] | None = None) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file, floating point cast to float32.
 
     Pickles are read by :mod:`xretrieve.utils.plain_values`; a state dict nested under ``state_dict`` or ``model`` is
-    unwrapped, as are names that data-parallel training put ``module.`` before.
+    unwrapped, as are names that data-parallel training put ``module.`` before. ``wanted`` chooses names; of a
+    safetensors file the others are not read.
     """
     path = expand(path)
     check_weights(path)
     state: Any
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+        from safetensors import safe_open
 
-        state = load_file(path)
+        with safe_open(path, "pt") as file:
+            state = {k: file.get_tensor(k) for k in file.keys() if wanted is None or wanted(without_wrapper(k))}  # noqa: SIM118
     else:
         state = load_plain(path)
         for key in ("state_dict", "model"):
@@ -38,7 +40,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
                 state = state[key]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise XRetrieveError(f"{path}: expected a dict of tensors")
-    return {without_wrapper(k): v.float() if v.is_floating_point() else v for k, v in state.items()}
+    named = {without_wrapper(k): v for k, v in state.items()}
+    chosen = {k: v for k, v in named.items() if wanted is None or wanted(k)}
+    return {k: v.float() if v.is_floating_point() else v for k, v in chosen.items()}
 
 
 def check_weights(path: Path) -> None:
@@ -55,14 +59,17 @@ def check_weights(path: Path) -> None:
             raise XRetrieveError(f"{path}: not a safetensors file ({error}); copy it again") from error
 
 
-def load_strict(module: nn.Module, state: dict[str, Tensor], where: str | Path) -> None:
-    """Load ``state`` into ``module``; the first missing, unexpected or wrong-shaped key is named in the error."""
+def load_strict(module: nn.Module, state: dict[str, Tensor], where: str | Path, assign: bool = False) -> None:
+    """Load ``state`` into ``module``; the first missing, unexpected or wrong-shaped key is named in the error.
+
+    assign: take the tensors themselves, as a module on the meta device must.
+    """
     own = module.state_dict()
     missing = [k for k in own if k not in state]
     unexpected = [k for k in state if k not in own]
     shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
     if not (missing or unexpected or shapes):
-        module.load_state_dict(state)
+        module.load_state_dict(state, assign=assign)
         return
     said = []
     if missing:

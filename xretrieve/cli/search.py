@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,7 +112,8 @@ def search(
 
 
 def open_gallery(folder: Path, model: str | None, weights: Path | None, coarse: str | None) -> Gallery:
-    """The gallery, with the matchers that are given in place of those it names."""
+    """The gallery, with the matchers that are given in place of those it names. A terminal is told what is loaded."""
+    say_what_is_loaded(folder)
     from xretrieve.errors import XRetrieveError
     from xretrieve.gallery import Gallery
 
@@ -123,6 +126,17 @@ def open_gallery(folder: Path, model: str | None, weights: Path | None, coarse: 
         matcher = load(model, weights) if model else None
         opened = Gallery.open(folder, matcher, load(coarse) if coarse else None)
     return opened
+
+
+def say_what_is_loaded(folder: Path) -> None:
+    """One line for each thing that takes a moment, on a terminal's stderr."""
+    if not sys.stderr.isatty():
+        return
+    print(f"opening {folder}", file=sys.stderr, flush=True)
+    log = logging.getLogger("xretrieve.loading")
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.INFO)
 
 
 def check_interactive(text: str | None, more: list[str], others: dict[str, Any]) -> list[str]:

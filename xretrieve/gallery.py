@@ -5,23 +5,25 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xretrieve.data.patterns import Patterns
 from xretrieve.errors import UnknownNameError, XRetrieveError
 from xretrieve.gallery_asked import Ask, Asked, cut_notes
 from xretrieve.gallery_build import write_gallery
+from xretrieve.gallery_contents import Contents
 from xretrieve.gallery_encode import Encoder, encode_items
 from xretrieve.gallery_explain import explain_hit
 from xretrieve.gallery_filter import MetadataFilter, same_name
-from xretrieve.gallery_follow import Followed
 from xretrieve.gallery_index import GalleryIndex
-from xretrieve.gallery_items import Item, Plan, give_metadata, make_plan
+from xretrieve.gallery_items import Changes, Item, Plan, give_metadata
+from xretrieve.gallery_plan import make_plan
 from xretrieve.gallery_search import Found, Stages, check_k
+from xretrieve.gallery_sources import Sources, kept_patterns
 from xretrieve.gallery_store import READINGS, Store
 from xretrieve.query import Image, ImageText, Query, checked_query, texts_of
 from xretrieve.ranking import Hit, Ranking
@@ -33,19 +35,7 @@ if TYPE_CHECKING:
     from xretrieve.session import Session
 
 
-@dataclass
-class Changes:
-    """What :meth:`Gallery.add` did: ids added and replaced, copies, known pictures, failures, and news of the index."""
-
-    added: list[str] = field(default_factory=list)
-    replaced: list[str] = field(default_factory=list)
-    duplicates: int = 0
-    unchanged: int = 0
-    failed: list[dict[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-class Gallery(Followed):
+class Gallery(Contents):
     """Made by :meth:`build` (or ``matcher.index``), read by :meth:`open`."""
 
     @classmethod
@@ -63,6 +53,8 @@ class Gallery(Followed):
         tokens: str = "float16",
         precision: str = "auto",
         recall: float | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
         **index_options: Any,
     ) -> Gallery:
         """Encode pictures and write a gallery.
@@ -86,12 +78,14 @@ class Gallery(Followed):
                 device computes it natively), ``32``, ``bf16`` or ``fp16``. Pictures are encoded in float32.
             recall: share of the 10 nearest that an approximate index must find: its effort is chosen by measuring it.
                 Where none is enough, an exact index takes its place, with a warning.
+            include: of a folder, take only the pictures that match one of these patterns, and ``exclude``: leave out
+                those that match one (:class:`xretrieve.data.patterns.Patterns`). They hold for later additions too.
 
         The local tokens of such a head are kept beside the vectors (:mod:`xretrieve.gallery_tokens`). Pictures that
-        cannot be read are left out and listed in :attr:`failed`.
+        cannot be read are listed in :attr:`failed`; what is not taken as a picture is counted in :attr:`left_out`.
         """
         write_gallery(matcher, source, out, coarse, index, batch_size, cache, progress, overwrite, tokens,
-                      recall, index_options, precision)  # fmt: skip
+                      recall, index_options, precision, Patterns.of(include, exclude))  # fmt: skip
         return cls(Store.open(out), matcher, coarse)
 
     @classmethod
@@ -99,38 +93,6 @@ class Gallery(Followed):
         """Read a gallery; the matcher that made it, and the one it takes its candidates from, are loaded when they are
         first needed, unless they are given here."""
         return cls(Store.open(path), matcher, coarse)
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        return self._store.folder
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """What ``gallery.json`` holds: matcher, index and its recall, dates, counts."""
-        return self._store.info
-
-    @property
-    def failed(self) -> list[dict[str, str]]:
-        """Pictures that could not be indexed: ``path`` and ``reason``."""
-        failed: list[dict[str, str]] = self.info["failed"]
-        return failed
-
-    @property
-    def gone(self) -> list[str]:
-        """Ids of pictures of which no file is left. They are found as before, until they are removed."""
-        kept = [(item.id, item.metadata.get("paths") or [item.path]) for item in self._items() if item.path]
-        return [id_ for id_, paths in kept if not any(Path(path).is_file() for path in paths)]
-
-    @property
-    def ids(self) -> list[str]:
-        """Ids in gallery order."""
-        return [item.id for item in self._items()]
-
-    @property
-    def metadata(self) -> list[dict[str, Any]]:
-        """Metadata in gallery order."""
-        return [item.metadata for item in self._items()]
 
     @property
     def matcher(self) -> Matcher:
@@ -153,29 +115,34 @@ class Gallery(Followed):
         """Whether a search is exact without scoring every picture in full (HMRN), unless it is told otherwise."""
         return Stages(self._store, self._index, self._matchers).by_bound
 
-    def __len__(self) -> int:
-        return len(self._store)
-
-    def __contains__(self, id_: object) -> bool:
-        return id_ in self._store.rows
-
     def add(
         self, source: Any, batch_size: int = 64, cache: FeatureCache | None = None, progress: bool = False,
         metadata: Sequence[dict[str, Any]] | None = None,
+        include: Sequence[str] | None = None, exclude: Sequence[str] | None = None,
     ) -> Changes:  # fmt: skip
         """Add a folder, files or a dataset, as in :meth:`build`; on disk when it returns.
 
         Only pictures that are new or whose file changed are encoded. A picture that is there already, in another place,
-        is noted as a copy.
+        is noted as a copy; one that was moved takes its id, its folder and its path from where it lies now.
 
+        include: and ``exclude``: new patterns in place of those that the gallery keeps; [] for none.
         metadata: of a list of files, what is known of each, a dict of plain values for filters (``where``); of pictures
             that are there already it is added to what is known.
         """
         with self._writing():
-            return self._add(source, batch_size, cache, progress, metadata)
+            patterns = Patterns.of(include, exclude, kept_patterns(self.info))
+            return self._add(source, patterns, batch_size, cache, progress, metadata)
 
-    def _add(self, source: Any, batch_size: int, cache: FeatureCache | None, progress: bool, metadata: Any) -> Changes:
-        plan: Plan = make_plan(source, self._items())
+    def _add(
+        self,
+        source: Any,
+        patterns: Patterns,
+        batch_size: int,
+        cache: FeatureCache | None,
+        progress: bool,
+        metadata: Any,
+    ) -> Changes:
+        plan: Plan = make_plan(source, self._items(), Sources(self._items(), self.info, patterns))
         if metadata is not None:
             give_metadata(plan, source, metadata, self._items())
         spool = self._store.spool()
@@ -188,16 +155,15 @@ class Gallery(Followed):
         failed = plan.failed + failed
         kept = [entry for entry in self.failed if entry["path"] not in plan.looked]
         arrived = [item.id for item in items]
-        removed = [
-            id_ for id_ in plan.removed if id_ in arrived
-        ]  # a changed file that cannot be read keeps its old row
+        # a changed file that cannot be read keeps its old row
+        removed = [id_ for id_, item in plan.removed.items() if item is None or item.id in arrived]
+        told = {"failed": kept + failed, **plan.about}
         notes: list[str] = []
-        if items or plan.updated or failed or len(kept) < len(self.failed):
-            updated = [item for item in plan.updated.values() if item.id not in removed]
-            self._store.change(removed, items, vectors, updated, spool, failed=kept + failed)
+        if items or removed or plan.updated or any(self.info.get(key) != value for key, value in told.items()):
+            self._store.change(removed, items, vectors, plan.updated, spool, **told)
             notes = self._changed()
-        arrived = [i for i in arrived if i not in removed]
-        return Changes(arrived, removed, plan.duplicates, plan.unchanged, failed, notes)
+        return Changes([id_ for id_ in arrived if id_ not in removed], removed, plan.duplicates, plan.unchanged, failed,
+                       notes, plan.moved, plan.left_out, plan.gone, plan.excluded, plan.idle)  # fmt: skip
 
     def remove(self, ids: str | Sequence[str]) -> list[str]:
         """Remove by id; on disk when it returns. An unknown id is an error, and nothing goes. Notes as in `add`."""
@@ -390,9 +356,6 @@ class Gallery(Followed):
                 f"{self.path} has no id {str(id_)!r}" + (f"; did you mean {near[0]!r}?" if near else "")
             )
         return self._store.rows[id_]
-
-    def _items(self) -> list[Item]:
-        return [item for item in self._store.items if item is not None]
 
     def _changed(self) -> list[str]:
         self._filter = None

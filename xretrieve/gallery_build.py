@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xretrieve.data.base import RetrievalDataset
+from xretrieve.data.patterns import Patterns
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery_encode import Encoder, encode_items, to_numpy
 from xretrieve.gallery_index import MIN_TRAIN, GalleryIndex, Queries
-from xretrieve.gallery_items import make_plan
 from xretrieve.gallery_matchers import coarse_entry, identity
+from xretrieve.gallery_plan import make_plan
+from xretrieve.gallery_sources import Sources
 from xretrieve.gallery_store import MANIFEST, Store
 from xretrieve.gallery_tokens import TokenSpool, token_dtype
 from xretrieve.index import create_index
@@ -66,6 +68,7 @@ def write_gallery(
     recall: float | None,
     index_options: dict[str, Any],
     precision: str = "auto",
+    patterns: Patterns | None = None,
 ) -> None:
     """Encode a source and write the gallery's folder; the arguments are those of :meth:`xretrieve.Gallery.build`."""
     create_index(index, 8, **index_options)  # a wrong name or option, or no faiss: said before an hour of encoding
@@ -74,7 +77,7 @@ def write_gallery(
     token_dtype(tokens)  # so is a wrong type
     check(precision)
     whose = coarse_entry(matcher, coarse, index)
-    plan = make_plan(source, [])
+    plan = make_plan(source, [], Sources([], {}, patterns))
     spool = TokenSpool(_nearest(out), coarse is not None, tokens) if whose else None
     encoder = Encoder(matcher, coarse, tokens=spool is not None)
     items, vectors, failed = encode_items(encoder, plan.new, batch_size, cache, progress, spool)
@@ -87,9 +90,9 @@ def write_gallery(
         )
     if whose.get("by") == "none":
         index, index_options = "flat", {}  # vectors that choose nothing need no codes
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = dict(plan.about)
     if spool is not None:
-        more = {"coarse": whose, "tokens": {"dim": spool.dim, "dtype": tokens, "pooled": coarse is not None}}
+        more |= {"coarse": whose, "tokens": {"dim": spool.dim, "dtype": tokens, "pooled": coarse is not None}}
         more |= {"precision": precision} if precision != "auto" else {}
     with _only_writer(out, overwrite), atomic_folder(out, replace=overwrite) as part:
         about = {"name": index, "options": index_options} | ({"target": recall} if recall is not None else {})

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from xretrieve.data.base import FeatureRow, RetrievalDataset
-from xretrieve.data.folder import find_pictures
 from xretrieve.errors import XRetrieveError, shown
 from xretrieve.utils.files import content_hash
-from xretrieve.utils.paths import expand, is_file, is_folder, is_there
 
 
 @dataclass
@@ -43,52 +41,60 @@ class Item:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "source"}
 
 
+def places_of(item: Item) -> list[str]:
+    """Every path at which an item's picture was found, its own first; none of precomputed features."""
+    return list(item.metadata.get("paths") or [item.path]) if item.path else []
+
+
 @dataclass
 class Plan:
     """What adding a source to a gallery would do."""
 
     new: list[Item] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)  # ids whose file changed: the old row goes, a new one comes
-    updated: dict[str, Item] = field(default_factory=dict)  # kept items that were moved, or of which a copy was found
+    removed: dict[str, Item | None] = field(default_factory=dict)  # ids whose file shows another picture now; the new
+    # item that must be there before the old one goes, None where that picture is there already
+    updated: dict[str, Item] = field(
+        default_factory=dict
+    )  # by the old id: items that were moved, or whose copies changed
+    moved: list[str] = field(default_factory=list)  # their new ids
     duplicates: int = 0
     unchanged: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)  # path and reason
     looked: set[str] = field(default_factory=set)  # every path that was looked at
+    gone: list[str] = field(default_factory=list)  # ids of pictures of this source of which no file is left
+    excluded: list[str] = field(default_factory=list)  # ids of its pictures that the patterns leave out now
+    about: dict[str, Any] = field(default_factory=dict)  # keys of `gallery.json`: folders, and patterns
+    left_out: list[dict[str, Any]] = field(default_factory=list)  # of this source
+    idle: list[str] = field(default_factory=list)  # patterns that match nothing
 
 
-def make_plan(source: Any, known: Sequence[Item]) -> Plan:
-    """Compare a source (folder, dataset, or list of paths) with the items that are already there."""
-    if isinstance(source, RetrievalDataset):
-        return _plan_dataset(source, known)
-    return _plan_files(_named_files(source, known), known)
+@dataclass
+class Changes:
+    """What :meth:`xretrieve.Gallery.add` did.
 
-
-def _named_files(source: Any, known: Sequence[Item]) -> list[tuple[str, Path]]:
-    """(id, absolute path) of every picture file of a folder or a list.
-
-    Inside a folder that was indexed before, ids stay relative to that one.
+    Args:
+        added: ids of new pictures, ``replaced`` those whose file shows another picture now, ``moved`` the new ids of
+            those that lie in another place.
+        duplicates: copies that were noted, and ``unchanged`` files that were known.
+        failed: pictures that could not be indexed, with ``path`` and ``reason``.
+        left_out: what was not taken as a picture, counted by reason (:attr:`xretrieve.Gallery.left_out`).
+        gone: ids of pictures of the source of which no file is left, and ``excluded`` of those that its patterns leave
+            out now. Both are found as before, until they are removed.
+        idle: patterns that match nothing.
+        notes: news of the index.
     """
-    if isinstance(source, (str, Path)) and is_file(Path(source)):
-        source = [source]
-    if isinstance(source, (str, Path)):
-        root = Path(os.path.abspath(expand(source)))
-        paths = find_pictures(root)
-    else:
-        if not source:
-            raise XRetrieveError("nothing to index: the list of pictures is empty")
-        paths = [Path(os.path.abspath(path)) for path in source]
-        for path in paths:
-            if not is_file(path):
-                raise XRetrieveError(
-                    f"no picture at {path}" + ("; give one folder, or a list of files" if is_folder(path) else "")
-                )
-        root = Path(os.path.commonpath([path.parent for path in paths]))
-    roots = {item.path.removesuffix("/" + item.id) for item in known if item.path.endswith("/" + item.id)}
-    named = []
-    for path in dict.fromkeys(paths):
-        base = next((parent for parent in path.parents if str(parent) in roots), root)
-        named.append((path.relative_to(base).as_posix(), path))
-    return named
+
+    added: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    duplicates: int = 0
+    unchanged: int = 0
+    failed: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    excluded: list[str] = field(default_factory=list)
+    idle: list[str] = field(default_factory=list)
 
 
 def give_metadata(plan: Plan, source: Any, metadata: Sequence[dict[str, Any]], known: Sequence[Item]) -> None:
@@ -96,10 +102,10 @@ def give_metadata(plan: Plan, source: Any, metadata: Sequence[dict[str, Any]], k
     if isinstance(source, (str, Path, RetrievalDataset)) or len(metadata) != len(source):
         count = f"{len(metadata)} entries" if not isinstance(source, (str, Path, RetrievalDataset)) else "no list"
         raise XRetrieveError(f"metadata needs a list of files and a dict for each; got {count} for {shown(source)}")
-    items = {path: item for item in known for path in item.metadata.get("paths") or [item.path]}
-    items |= {path: item for item in plan.updated.values() for path in item.metadata.get("paths") or [item.path]}
-    items |= {path: item for item in plan.new for path in item.metadata.get("paths") or [item.path]}
-    new = {item.id for item in plan.new}
+    there = {item.id: item for item in known}
+    kept = {path: item.id for item in known for path in places_of(item)}
+    kept |= {path: id_ for id_, item in plan.updated.items() for path in places_of(item)}
+    new = {path: item for item in plan.new for path in places_of(item)}
     for place, (path, values) in enumerate(zip(source, metadata, strict=True)):
         try:
             json.dumps(values, allow_nan=False)
@@ -109,86 +115,16 @@ def give_metadata(plan: Plan, source: Any, metadata: Sequence[dict[str, Any]], k
         if not fits:
             raise XRetrieveError(f"metadata of picture {place} ({path}): expected a dict of names and plain values "
                                  f"(not 'paths', that is ours), got {shown(values)}")  # fmt: skip
-        item = items.get(os.path.abspath(path))
-        if item is not None and item.id in new:
-            item.metadata = item.metadata | values
-        elif item is not None and item.metadata | values != item.metadata:
-            item = plan.updated.get(item.id, item)
-            plan.updated[item.id] = replace(item, metadata=item.metadata | values)
+        file = os.path.abspath(path)
+        if file in new:
+            new[file].metadata = new[file].metadata | values
+        elif file in kept:
+            item = plan.updated.get(kept[file], there[kept[file]])
+            if item.metadata | values != item.metadata:
+                plan.updated[kept[file]] = replace(item, metadata=item.metadata | values)
 
 
-def _plan_files(files: list[tuple[str, Path]], known: Sequence[Item]) -> Plan:
-    plan = Plan()
-    by_path = {item.path: item for item in known if item.path}
-    by_hash = {item.hash: item for item in known if item.hash}
-    taken = {item.id for item in known}
-    # known paths first: a changed file must free its old content before a copy of that content is looked at
-    for name, path in sorted(files, key=lambda entry: str(entry[1]) not in by_path):
-        plan.looked.add(str(path))
-        try:
-            str(path).encode()
-            stat = path.stat()
-            old = by_path.get(str(path))
-            if old is not None and (old.size, old.mtime) == (stat.st_size, stat.st_mtime_ns):
-                plan.unchanged += 1
-                continue
-            if not stat.st_size:
-                raise XRetrieveError("zero bytes")
-            digest = content_hash(path)
-        except (OSError, XRetrieveError) as error:
-            plan.failed.append(
-                {"path": str(path), "reason": str(error.strerror if isinstance(error, OSError) else error)}
-            )
-            continue
-        except UnicodeEncodeError:
-            shown = str(path).encode(errors="replace").decode()
-            plan.failed.append({"path": shown, "reason": "the file name is not valid text; rename it"})
-            continue
-        if old is not None and old.hash == digest:
-            plan.unchanged += 1
-            continue
-        if old is not None:
-            plan.removed.append(old.id)
-            taken.discard(old.id)
-            by_hash.pop(old.hash, None)
-            name = old.id
-        elif (twin := by_hash.get(digest)) is not None:
-            _add_copy(plan, twin, path, stat)
-            continue
-        item = Item(
-            id=str(path.as_posix()) if name in taken else name,
-            path=str(path),
-            hash=digest,
-            size=stat.st_size,
-            mtime=stat.st_mtime_ns,
-            metadata={"folder": Path(name).parent.as_posix()},
-            source=path,
-        )
-        taken.add(item.id)
-        by_hash[digest] = item
-        plan.new.append(item)
-    return plan
-
-
-def _add_copy(plan: Plan, item: Item, path: Path, stat: os.stat_result) -> None:
-    """The content of ``item`` also lies at ``path``: a copy, or the place it was moved to."""
-    item = plan.updated.get(item.id, item)
-    paths = item.metadata.get("paths") or [item.path]
-    if str(path) in paths:
-        plan.unchanged += 1
-    elif item.source is None and not is_there(Path(item.path)):
-        plan.unchanged += 1
-        plan.updated[item.id] = replace(item, path=str(path), size=stat.st_size, mtime=stat.st_mtime_ns)
-    else:
-        plan.duplicates += 1
-        metadata = item.metadata | {"paths": [*paths, str(path)]}  # absolute paths, the item's own first
-        if item.source is None:
-            plan.updated[item.id] = replace(item, metadata=metadata)
-        else:
-            item.metadata = metadata
-
-
-def _plan_dataset(dataset: RetrievalDataset, known: Sequence[Item]) -> Plan:
+def plan_dataset(dataset: RetrievalDataset, known: Sequence[Item]) -> Plan:
     """Every image of a dataset under its own id, copies too: a benchmark's gallery is what the benchmark says."""
     plan = Plan()
     taken = {item.id for item in known}

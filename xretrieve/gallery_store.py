@@ -19,7 +19,7 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -250,7 +250,7 @@ class Store:
         removed: Sequence[str] = (),
         items: Sequence[Item] = (),
         vectors: np.ndarray | None = None,
-        updated: Sequence[Item] = (),
+        updated: Mapping[str, Item] | None = None,
         tokens: TokenSpool | None = None,
         **info: Any,
     ) -> None:
@@ -259,20 +259,25 @@ class Store:
         Args:
             removed: ids that go.
             items: new items, with their ``vectors`` (N, D), and ``tokens`` where the gallery keeps them.
-            updated: items that take the place of those with the same ids; their vectors stay.
+            updated: by its id now, an item that takes the place of another, under the same id or a new one; its vector
+                stays.
             info: keys of ``gallery.json`` to set.
         """
+        changed = [(self.rows[id_], item) for id_, item in (updated or {}).items()]
         new = self.info | {"removed": self.info["removed"] + [self.rows[id_] for id_ in removed]} | info
         read: _Part | None = None
-        if items or updated:
+        if items or changed:
             part = {"name": f"{len(new['parts']):04d}-{uuid.uuid4().hex[:6]}", "rows": len(items)}
             array = np.zeros((0, new["dim"]), np.float32) if vectors is None else np.asarray(vectors, np.float32)
-            read = self._write_part(part, items, array, [(self.rows[item.id], item) for item in updated], tokens)
+            read = self._write_part(part, items, array, changed, tokens)
             new["parts"] = [*new["parts"], part]
         new["count"] = len(self.rows) - len(removed) + len(items)
         self._commit(new)
         for id_ in removed:
             self.items[self.rows.pop(id_)] = None
+        for id_ in updated or {}:
+            del self.rows[id_]
+        self.rows |= {item.id: row for row, item in changed}
         self.rows |= {item.id: self.total + i for i, item in enumerate(items)}
         if read is not None:
             self._take(read)

@@ -1,4 +1,4 @@
-"""What a gallery holds, and what of its folders it does not: ids, metadata, pictures that failed, are gone, left out."""
+"""What a gallery holds, and what of its folders it does not: pictures that failed, are gone, or were left out."""
 
 from __future__ import annotations
 

@@ -69,7 +69,20 @@ def index(
     add: Annotated[
         bool, typer.Option("--add", help="Add to the gallery: only new and changed pictures are encoded.")
     ] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="With --add: remove pictures whose file is gone.")] = False,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="With --add: remove the pictures of this folder whose file is gone or excluded."),
+    ] = False,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN", help="Take only pictures that match, e.g. 'holiday' or '2019/*.jpg'; repeatable."
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Leave out pictures and folders that match; repeatable, kept by --add."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the gallery.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures per step of the model.")] = 64,
     cache: Annotated[
@@ -108,6 +121,10 @@ def index(
         raise XRetrieveError(f"no folder and no picture at {photos}")
     if prune and not add:
         raise XRetrieveError("--prune removes from a gallery that is there; write --add too")
+    if (include or exclude) and dataset is not None:
+        raise XRetrieveError(
+            "--include and --exclude choose among the pictures of a folder; leave them out with --dataset"
+        )
     out = out or Path((dataset or photos.resolve().name or "photos") + ".xr")  # type: ignore[union-attr]
     source: Any = photos
     if dataset is not None:
@@ -120,12 +137,13 @@ def index(
         gallery = open_gallery(out, model, weights, coarse)
         gallery.prepare()  # loaded before the clock starts
         start = time.perf_counter()
-        changes = gallery.add(source, batch_size=batch_size, cache=keep, progress=progress)
-        gone = gallery.gone
+        changes = gallery.add(source, batch_size=batch_size, cache=keep, progress=progress, include=include,
+                              exclude=exclude)  # fmt: skip
         if prune:
-            changes.notes += gallery.remove(gone)
+            changes.notes += gallery.remove([*changes.gone, *changes.excluded])
         done, failed = {**vars(changes), "added": len(changes.added), "replaced": len(changes.replaced)}, changes.failed
-        done |= {"gone": gone, "pruned": prune}
+        here = set(changes.gone)
+        done |= {"pruned": prune, "away": gallery.away, "gone_elsewhere": [i for i in gallery.gone if i not in here]}
     else:
         check_out(out, overwrite)
         matcher, other = load_one(model or DEFAULT_MODEL, weights), load_one(coarse) if coarse else None
@@ -145,9 +163,11 @@ def index(
                 tokens=tokens,
                 recall=recall,
                 precision=precision,
+                include=include or (),
+                exclude=exclude or (),
                 **apply_overrides({}, option or []),
             )
-        done, failed = {"added": len(gallery)}, gallery.failed
+        done, failed = {"added": len(gallery), "left_out": gallery.left_out}, gallery.failed
     seconds = time.perf_counter() - start
     rate = (done["added"] + done.get("replaced", 0)) / seconds
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
@@ -162,6 +182,7 @@ def index(
         "seconds": round(seconds, 3),
         "images_per_second": round(rate, 1),
         "bytes": size,
+        "patterns": gallery.info.get("patterns", {}),
         "index": gallery.info["index"],
         "matcher": gallery.info["matcher"],
         "coarse": gallery.info.get("coarse"),
@@ -199,6 +220,13 @@ def _told(about: dict[str, Any]) -> str:
     return ", ".join([about["name"], *how]) + (")" if recall["kind"] == "captions" else "; texts may be found less)")
 
 
+def _named(ids: list[str], what: str) -> None:
+    """How many pictures something is true of, and the first of them."""
+    if ids:
+        names = ", ".join(ids[:SHOWN]) + (", ..." if len(ids) > SHOWN else "")
+        typer.echo(f"  {len(ids)} picture{'s' * (len(ids) > 1)} {what}: {names}")
+
+
 def _report(result: dict[str, Any], gallery: Gallery) -> None:
     known = f"; {result['replaced']} changed, {result['unchanged']} already there" if "unchanged" in result else ""
     copies = result.get("duplicates") or sum(len(m.get("paths", [0])) - 1 for m in gallery.metadata)
@@ -217,11 +245,19 @@ def _report(result: dict[str, Any], gallery: Gallery) -> None:
         by = "bound" if gallery.bounded else result["coarse"]["by"]
         typer.echo("  " + (COARSE[by] if by != "matcher" else f"candidates come from {result['coarse']['name']}"))
         typer.echo(f"  searches score in {result['scored_in']}")
-    failed, gone = result["failed"], result.get("gone", [])
-    if gone:
-        names = ", ".join(gone[:SHOWN]) + (", ..." if len(gone) > SHOWN else "")
-        what = "removed" if result["pruned"] else "still found; --add --prune removes them"
-        typer.echo(f"  {len(gone)} picture{'s' * (len(gone) > 1)} no longer on the disk, {what}: {names}")
+    failed, pruned = result["failed"], result.get("pruned")
+    what = "removed" if pruned else "still found; --add --prune removes them"
+    _named(result.get("moved", []), "moved, named anew")
+    _named(result.get("gone", []), f"no longer on the disk, {what}")
+    _named(result.get("excluded", []), f"left out by the patterns now, {what}")
+    _named(
+        result.get("gone_elsewhere", []), "of other folders no longer on the disk; --add --prune of those removes them"
+    )
+    _named(result.get("away", []), "not to be reached now (their folder is missing, empty or closed), kept")
+    for entry in result["left_out"]:
+        typer.echo(f"  left out: {entry['message']}")
+    for pattern in result.get("idle", []):
+        typer.echo(f"  the pattern {pattern!r} matches nothing; it is compared with paths below the folder")
     if failed:
         typer.echo(f"  {len(failed)} picture{'s' * (len(failed) > 1)} could not be indexed:")
         for entry in failed[:SHOWN]:

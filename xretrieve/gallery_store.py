@@ -33,6 +33,7 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.gallery_items import Item
 from xretrieve.gallery_tokens import TokenPart, TokenSpool, join
 from xretrieve.tokens import Prepared
+from xretrieve.utils.arrays import load_npy
 from xretrieve.utils.atomic import tidy_folder
 from xretrieve.utils.checksums import BUDGET, SUMS, DamagedError, checksum, read_sealed, verify
 from xretrieve.utils.files import atomic_folder, locked, recover_folder, write_json
@@ -164,7 +165,7 @@ class Store:
         path, rows = self.folder / "parts" / part["name"], part["rows"]
         try:
             self._budget = verify(path, self._budget, part.get("sum"))
-            vectors = np.load(path / "vectors.npy", mmap_mode="r")
+            vectors = load_npy(path / "vectors.npy", mmap_mode="r")
             lines = [(line.get("row"), _item(line)) for _, line in json_lines(path / "items.jsonl")]
         except DamagedError:
             raise

@@ -70,7 +70,7 @@ def protocols() -> list[str]:
     """The rules behind the numbers (`xr.evaluate`); docs/protocols.md spells them out.
 
     >>> protocols()
-    ['coco-1k', 'coco-5k', 'flickr-1k', 'full']
+    ['coco-1k', 'coco-1k-25000', 'coco-5k', 'coco-5k-25000', 'flickr-1k', 'full']
     """
     from xretrieve.evaluation.protocols import list_protocols
 

@@ -66,6 +66,8 @@ class MultiText:
     def __init__(self, texts: list[str] | tuple[str, ...]) -> None:
         if isinstance(texts, str):
             raise XRetrieveError("multi-text query: give a list of sentences; for one sentence use Text")
+        if not isinstance(texts, (list, tuple)) and texts is not None:
+            raise XRetrieveError(f"multi-text query: expected a list of sentences, got {type(texts).__name__}")
         if not texts:
             raise XRetrieveError("multi-text query is empty: give at least one sentence")
         said = tuple(_words(text, f"multi-text query, sentence {i + 1}") for i, text in enumerate(texts))

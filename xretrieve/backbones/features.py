@@ -13,6 +13,7 @@ from xretrieve.backbones.base import Backbone
 from xretrieve.data.base import FeatureRow
 from xretrieve.errors import XRetrieveError
 from xretrieve.tokens import Tokens
+from xretrieve.utils.arrays import load_npy
 
 
 class Features(Backbone):
@@ -39,7 +40,7 @@ class Features(Backbone):
 
     def _read(self, place: int, item: Any) -> Tensor:
         if isinstance(item, FeatureRow):
-            item = np.load(item.path, mmap_mode="r")[item.row]
+            item = load_npy(item.path, mmap_mode="r")[item.row]
         try:
             vector = torch.as_tensor(np.array(item, dtype=np.float32))
         except (TypeError, ValueError):

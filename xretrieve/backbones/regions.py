@@ -19,12 +19,13 @@ from xretrieve.backbones.places import Layout
 from xretrieve.data.base import FeatureRow
 from xretrieve.errors import XRetrieveError
 from xretrieve.tokens import Tokens
+from xretrieve.utils.arrays import load_npy
 
 
 def map_array(path: str | Path, dims: int, what: str) -> np.ndarray[Any, Any]:
     """Memory-map a ``.npy`` file (nothing is read yet); it must hold ``dims`` axes of numbers."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = load_npy(path, mmap_mode="r")
     except FileNotFoundError as error:
         raise XRetrieveError(f"no {what} file {path}") from error
     except (ValueError, EOFError, OSError) as error:
@@ -41,7 +42,7 @@ def _mask_of(path: Path, shape: tuple[int, ...]) -> np.ndarray[Any, Any] | None:
     if not beside.is_file():
         return None
     try:
-        mask = np.load(beside, allow_pickle=False)
+        mask = load_npy(beside)
     except (ValueError, EOFError, OSError) as error:
         raise XRetrieveError(f"{beside}: not a whole .npy file ({error}); make the features again") from error
     if mask.dtype != bool or mask.shape != tuple(shape) or not mask.any(1).all():

@@ -91,7 +91,10 @@ def read_regions(path: Path) -> dict[str, list[Region]]:
 
 def _boxes(entry: dict[str, Any], path: Path) -> list[Region]:
     boxes = []
-    for box in entry.get("boxes") or []:
+    said = entry.get("boxes") or []
+    if not isinstance(said, list):
+        raise XRetrieveError(f"{path}: image {entry['coco_id']}: 'boxes' must be a list, got {shown(said)}")
+    for box in said:
         try:
             x, y, w, h = map(float, box["bbox"])
             boxes.append(Region((x, y, w, h), str(box["category"])))

@@ -81,7 +81,7 @@ def picture_problem(path: Path, read: bool = False) -> str:
     try:
         if path.stat().st_size == 0:
             return "0 bytes"
-    except OSError:
+    except (OSError, ValueError):  # not there, or no name of a file
         return "not there"
     if read:
         from xretrieve.data.pictures import read_picture

@@ -17,6 +17,7 @@ import numpy as np
 from xretrieve.data.annotations import Annotations, ImageRecord, canonical_split
 from xretrieve.data.base import FeatureRow
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.arrays import load_npy
 from xretrieve.utils.files import read_json
 from xretrieve.utils.paths import is_file
 from xretrieve.utils.texts import read_text, split_lines
@@ -50,7 +51,7 @@ def read_lines(path: Path) -> list[str]:
 def feature_header(path: Path) -> FeatureHeader:
     """Shape and type of a region feature file, with its length on disk checked; no row is read."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = load_npy(path, mmap_mode="r")
     except (ValueError, EOFError, OSError) as error:
         raise XRetrieveError(f"{path}: not a readable .npy array ({error}); a download cut short?") from error
     if array.ndim != 3 or array.dtype.kind != "f":
@@ -124,7 +125,7 @@ def copies(path: Path, times: int = 5) -> int:
     The ids beside it say so where they are there; else the rows themselves, of which some groups are compared.
     """
     beside = path.with_name(path.name.replace("_ims.npy", "_ids.txt"))
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = load_npy(path, mmap_mode="r")
     groups, left = divmod(len(array), times)
     ids = [line.strip() for line in read_lines(beside)] if is_file(beside) else []
     if groups and not left and (len(ids) == groups or _repeated(ids, len(array), times)):
@@ -148,13 +149,13 @@ def _repeated(ids: Sequence[str], rows: int, times: int) -> bool:
 
 def padded_rows(path: Path, rows: Sequence[int]) -> list[int]:
     """How many regions of each row hold nothing but zeros: places that a loader filled up, and no regions."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = load_npy(path, mmap_mode="r")
     return [int((~np.asarray(array[row]).any(-1)).sum()) for row in rows]
 
 
 def bad_feature_rows(path: Path, rows: Sequence[int]) -> Iterator[tuple[int, str]]:
     """Rows of a feature file that no model can use, as (row, reason): NaN or infinite values, or nothing but zeros."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = load_npy(path, mmap_mode="r")
     for row in rows:
         values = np.asarray(array[row])
         if not np.isfinite(values).all():

@@ -17,6 +17,7 @@ from xretrieve.data.classic import Classic
 from xretrieve.data.karpathy import find_json, read_bytes
 from xretrieve.data.precomp import copies, feature_header, read_lines
 from xretrieve.errors import XRetrieveError
+from xretrieve.utils.arrays import load_npy
 from xretrieve.utils.files import atomic_path, data_root
 
 BLOCK_BYTES = 64 << 20  # read this much of a feature file at a time
@@ -121,7 +122,7 @@ def convert_features(folder: Path, stem: str, target: Path, lines_per_image: int
         )
     if stride == 1 and header.dtype == np.float32 and target == source:
         return False
-    rows = np.load(source, mmap_mode="r")[::stride]
+    rows = load_npy(source, mmap_mode="r")[::stride]
     step = max(1, BLOCK_BYTES // max(rows[0].nbytes, 1))
     with writing(target) as part:
         converted = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=rows.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from xretrieve.errors import XRetrieveError
@@ -19,12 +19,14 @@ class Comparison:
         a, b: names of the two reports.
         setting: what both were measured on.
         differences: metric name -> difference.
+        warnings: what a reader must know.
     """
 
     a: str
     b: str
     setting: Setting
     differences: dict[str, Difference]
+    warnings: list[str] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> Difference:
         return self.differences[name]
@@ -32,7 +34,13 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         rows = {name: {**asdict(d), "difference": d.value} for name, d in self.differences.items()}
-        return {"a": self.a, "b": self.b, "setting": asdict(self.setting), "differences": rows}
+        return {
+            "a": self.a,
+            "b": self.b,
+            "setting": asdict(self.setting),
+            "differences": rows,
+            "warnings": self.warnings,
+        }
 
     def __rich__(self) -> Any:
         from rich.console import Group
@@ -50,7 +58,8 @@ class Comparison:
             table.add_row(name, f"{d.a:.1f}", f"{d.b:.1f}", f"{d.value:+.2f}", span, p, style=style)
         names = Text(f"A: {self.a}\nB: {self.b}")
         note = Text("paired bootstrap; bold: the interval leaves out zero. Lower is better for medr and meanr.")
-        return Group(names, table, Text(str(self.setting)), note)
+        told = [Text(f"warning: {warning}", style="yellow") for warning in self.warnings]
+        return Group(names, table, Text(str(self.setting)), note, *told)
 
 
 def compare(a: Report, b: Report, resamples: int = 1000, seed: int = 0) -> Comparison:
@@ -70,7 +79,18 @@ def compare(a: Report, b: Report, resamples: int = 1000, seed: int = 0) -> Compa
                 f"these runs cannot be compared: {what} {left!r} against {right!r}; "
                 "evaluate both with the same --dataset, --split and --protocol"
             )
-    for what, left_ids, right_ids in (("image", a.image_ids, b.image_ids), (a.item, a.caption_ids, b.caption_ids)):
+    left, right = (report.dataset.get("texts") for report in (a, b))
+    names = [report.dataset.get("names") for report in (a, b)]
+    elsewhere = a.image_ids != b.image_ids and None not in names and names[0] == names[1]  # regions against photos
+    warnings = []
+    if left and right and left != right:
+        if not elsewhere:
+            raise XRetrieveError(
+                "these runs cannot be compared: under the same ids the texts differ; evaluate both on the same files"
+            )
+        warnings.append("the texts differ, and not only in how they are cut; a difference may come from them")
+    pairs = [("image", a.image_ids, b.image_ids), (a.item, a.caption_ids, b.caption_ids)]
+    for what, left_ids, right_ids in pairs if not elsewhere else ():
         place = next((i for i, pair in enumerate(zip(left_ids, right_ids, strict=True)) if pair[0] != pair[1]), None)
         if place is not None:
             raise XRetrieveError(
@@ -78,4 +98,4 @@ def compare(a: Report, b: Report, resamples: int = 1000, seed: int = 0) -> Compa
                 "in the other; evaluate both on the same files"
             )
     setting = replace(a.metrics.setting, resamples=resamples, seed=seed)
-    return Comparison(a.name, b.name, setting, a.differences(b, resamples, seed))
+    return Comparison(a.name, b.name, setting, a.differences(b, resamples, seed), warnings)

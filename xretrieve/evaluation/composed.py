@@ -33,6 +33,7 @@ from xretrieve.evaluation.composed_protocols import USUAL, ComposedProtocol, fin
 from xretrieve.evaluation.composed_report import ComposedReport
 from xretrieve.evaluation.composed_samples import choose_composed_samples, composed_pictures
 from xretrieve.evaluation.composed_vectors import Asked, Vectors, asked
+from xretrieve.evaluation.data_digests import data_digests
 from xretrieve.evaluation.metrics import Metrics
 from xretrieve.evaluation.samples import thumbnail
 
@@ -220,7 +221,8 @@ def _report(
         image_ids=list(data.image_ids),
         caption_ids=[*queries.ids, *(f"lost {k}" for k in range(int((~here).sum())))],
         dataset={"name": data.name, "split": data.split, "layout": data.layout, "images": len(data),
-                 "captions": len(queries), "expected_images": data.expected_images},
+                 "captions": len(queries), "expected_images": data.expected_images,
+                 **data_digests(data.image_ids, data.metadata, [t for one in data.triplets for t in one.texts])},
         versions=versions(),
         warnings=warnings,
         created=stamp(),

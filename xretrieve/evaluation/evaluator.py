@@ -15,6 +15,7 @@ import numpy as np
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.bootstrap import intervals, resampled
 from xretrieve.evaluation.composed_protocols import ComposedProtocol
+from xretrieve.evaluation.data_digests import data_digests
 from xretrieve.evaluation.heat import sample_heats
 from xretrieve.evaluation.metrics import Metrics, Setting, compute_folds, fold_members
 from xretrieve.evaluation.protocols import Protocol, RoundsProtocol, get_protocol
@@ -133,7 +134,7 @@ def evaluate(
         name=row_name(matcher, name),
         trec=trec,
     )
-    report.dataset["layout"] = dataset.layout
+    report.dataset |= {"layout": dataset.layout, **data_digests(dataset.image_ids, dataset.metadata, dataset.captions)}
     report.matcher, report.precision = identity(matcher), scored_in(matcher)
     report.heats = sample_heats(matcher, dataset, report.samples, cache)
     report.seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, **parts}
@@ -228,6 +229,7 @@ def evaluate_scores(
     for what, given, size in (("image", image_ids, len(scores)), ("caption", caption_ids, len(owner))):
         if len(given) != size:
             raise XRetrieveError(f"{len(given)} {what} ids for {size} {what}s")
+    warnings += protocol.told(dataset, len(scores), len(owner))
     columns = protocol.columns(owner)
     if columns is not None:
         scores, owner = scores[:, columns], owner[columns]

@@ -10,6 +10,9 @@ import numpy as np
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.evaluation.ranks import TIE_RULES
 
+CAPTIONS = {"all": None, "first": 1, "five": 5}  # caption modes: how many of an image's captions take part
+COCO = ("coco-5k", "coco-1k")
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -19,7 +22,8 @@ class Protocol:
         name: what tables print.
         gallery: the number of images that the split must have; None takes any.
         folds: metrics are averaged over this many galleries of consecutive images.
-        captions: ``all`` (each caption is a query) or ``first`` (only the first caption of each image exists).
+        captions: ``all`` (each caption is a query), ``first`` or ``five`` (only the first caption, or the first five,
+            of each image exist).
         ties: ``expected``, ``optimistic`` or ``pessimistic``.
         ks: the K of R@K; rsum adds them in both directions.
         about: one line for lists.
@@ -39,8 +43,8 @@ class Protocol:
         object.__setattr__(self, "ks", tuple(self.ks))
         if self.ties not in TIE_RULES:
             raise unknown("tie rule", self.ties, TIE_RULES)
-        if self.captions not in ("all", "first"):
-            raise unknown("caption mode", self.captions, ("all", "first"))
+        if self.captions not in CAPTIONS:
+            raise unknown("caption mode", self.captions, CAPTIONS)
 
     def check(self, images: int, coverage: float = 1.0) -> list[str]:
         """Warnings to print beside the numbers; an error when the split does not fit the protocol.
@@ -66,7 +70,19 @@ class Protocol:
 
     def columns(self, owner: np.ndarray) -> np.ndarray | None:
         """The caption columns that take part (C',), or None for all of them."""
-        return None if self.captions == "all" else np.sort(np.unique(owner, return_index=True)[1])
+        most = CAPTIONS[self.captions]
+        if most is None:
+            return None
+        order = np.argsort(owner, kind="stable")
+        first = np.searchsorted(owner[order], owner[order])  # where each image's captions begin
+        return np.sort(order[np.arange(len(owner)) - first < most])
+
+    def told(self, dataset: str, images: int, captions: int) -> list[str]:
+        """What else must be said of the captions: COCO's test is printed with all of them and with five an image."""
+        if self.name not in COCO or images != 5000 or "coco" not in dataset or captions == 5 * images:
+            return []
+        return [f"{captions:,} captions, all of the file; many papers print 25,000, the first five of each image: "
+                f"protocol {self.name}-25000"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,6 +148,13 @@ register_protocol(Protocol("coco-5k", gallery=5000, about="COCO 5K: 5,000 images
 register_protocol(
     Protocol("coco-1k", gallery=5000, folds=5, about="COCO 1K: five folds of 1,000 consecutive images, averaged")
 )
+register_protocol(
+    Protocol("coco-5k-25000", gallery=5000, captions="five", about="COCO 5K with the first five captions of each image")
+)
+register_protocol(
+    Protocol("coco-1k-25000", gallery=5000, folds=5, captions="five",
+             about="COCO 1K with the first five captions of each image")
+)  # fmt: skip
 register_protocol(Protocol("full", about="the whole split at once, any dataset and any size"))
 
 
@@ -188,7 +211,7 @@ def list_protocols(task: str = "") -> list[str]:
     """Names of the protocols, of one task or of all.
 
     >>> list_protocols("image_text")
-    ['coco-1k', 'coco-5k', 'flickr-1k', 'full']
+    ['coco-1k', 'coco-1k-25000', 'coco-5k', 'coco-5k-25000', 'flickr-1k', 'full']
     """
     from xretrieve.evaluation import composed_protocols
 

@@ -13,7 +13,8 @@ from xretrieve.evaluation.composed_protocols import find
 from xretrieve.evaluation.published_composed import composed_rows
 from xretrieve.evaluation.rows import PublishedRow
 
-_COLUMNS = {("flickr30k", "flickr-1k"): 1, ("mscoco", "coco-1k"): 2, ("mscoco", "coco-5k"): 3}
+_COLUMNS = {("flickr30k", "flickr-1k"): 1, ("mscoco", "coco-1k"): 2, ("mscoco", "coco-5k"): 3,
+            ("mscoco", "coco-1k-25000"): 2, ("mscoco", "coco-5k-25000"): 3}  # fmt: skip
 
 # ruff: noqa: E501 - one model, one line
 # On 36 Faster R-CNN regions unless the name says otherwise; (paper) is the paper's figure, (repo) the repository's.

@@ -11,6 +11,7 @@ import numpy as np
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.index.base import check_ids, check_vectors
+from xretrieve.utils.arrays import load_npy
 from xretrieve.utils.files import atomic_folder, read_json, write_json
 
 OPTIONS = {
@@ -212,7 +213,7 @@ class FaissIndex:
         try:
             if (path / "index.faiss").exists():
                 index._index = index._faiss.read_index(str(path / "index.faiss"))
-            index._ids, index._removed = np.load(path / "ids.npy"), np.load(path / "removed.npy")
+            index._ids, index._removed = load_npy(path / "ids.npy"), load_npy(path / "removed.npy")
         except (OSError, ValueError, RuntimeError) as error:
             raise XRetrieveError(f"{path} holds a damaged index ({error}); build it again") from error
         return index

@@ -11,6 +11,7 @@ import torch
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.index.base import check_ids, check_vectors
+from xretrieve.utils.arrays import load_npy
 from xretrieve.utils.files import atomic_folder, read_json, write_json
 
 QUERY_BLOCK = 1024
@@ -120,7 +121,7 @@ class FlatIndex:
         path = Path(path)
         config = read_json(path / "index.json")
         index = cls(config["dim"], **(config["options"] | options))
-        index.add(np.load(path / "ids.npy"), np.load(path / "vectors.npy", mmap_mode="c"))
+        index.add(load_npy(path / "ids.npy"), load_npy(path / "vectors.npy", mmap_mode="c"))
         return index
 
 

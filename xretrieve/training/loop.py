@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.heads.base import freeze_coarse, learn_coarse_only, set_learning
 from xretrieve.matcher import Matcher
 from xretrieve.tokens import Tokens
+from xretrieve.training.alarms import collapsed, norms_apart
 from xretrieve.training.build import Split, make_split
 from xretrieve.training.checkpoint import Ema, Progress, load_model, load_optimizer, save_point
 from xretrieve.training.feeds import block_to, prefetch
@@ -68,6 +70,7 @@ class Loop:
     ) -> None:
         self.fabric, self.recipe, self.folder, self.matcher, self.data = fabric, recipe, folder, matcher, data
         self.cache, self.point, self.at, self.bar, self.on_step = cache, point, progress, bar, on_step
+        self.logged: dict[str, float] = {}  # of the last step
         self.log = Log(folder, recipe.log, progress.rows) if fabric.is_global_zero else None
 
     def run(self) -> None:
@@ -130,6 +133,8 @@ class Loop:
             stage.coarse_weight,
             stage.group,
         )
+        if self.log is not None and (told := norms_apart(trainee, self.fabric.world_size)):
+            print(f"warning: {told}", file=sys.stderr, flush=True)
         use_precision(self.fabric, self.work.precision)
         self.raw = make_optimizer(stage, {**{p: parts[p] for p in learns}, **losses})
         self.model, self.optimizer = self.fabric.setup(trainee, self.raw)
@@ -181,7 +186,7 @@ class Loop:
         jobs = [(epoch * len(batches) + b, batches[b]) for group in groups[self.at.step :] for b in group]
         ready = prefetch(lambda job: self._prepare(stage, *job), jobs)
         for group in groups[self.at.step :]:
-            logged = self._step(stage, epoch, [next(ready) for _ in group])
+            self.logged = logged = self._step(stage, epoch, [next(ready) for _ in group])
             self.meter.add(logged)
             self.at.step += 1
             self.at.total += 1
@@ -260,6 +265,8 @@ class Loop:
         if self.log is not None:
             self.log.add(row)
             self.bar.epoch(self.at.rows, self.recipe.stages, self.at.stage)
+            if epoch == 0 and (told := collapsed(stage, self.at.stage, self.logged)):
+                print(f"warning: {told}", file=sys.stderr, flush=True)
         stop = bool(stage.patience) and self.at.waited >= stage.patience
         self.at.epoch, self.at.step, self.at.seconds = (stage.epochs if stop else epoch + 1), 0, 0.0
         self._save()

@@ -130,7 +130,7 @@ def photo_hashes(products: Iterable[Product], folder: Path) -> dict[str, str]:
     for product in products:
         try:
             sizes[(folder / product.image).stat().st_size].append(product)
-        except OSError:
+        except (OSError, ValueError):  # not there, or no name of a file
             continue
     found = {}
     for size, group in sizes.items():

@@ -55,6 +55,7 @@ def test_the_wheel_holds_the_package_the_recipes_and_the_templates(tmp_path) -> 
         entry = next(n for n in names if n.endswith("entry_points.txt"))
         assert "xretrieve = xretrieve.cli.main:main" in wheel.read(entry).decode()
     assert files("xretrieve", "*.py", "*.html", "*.css", "*.js", "*.svg") <= names
+    assert files("xretrieve/data/scenes/encoders", "*") <= names
     assert "xretrieve/py.typed" in names  # without it type checkers see no types
     assert {f"xretrieve/{name}" for name in files("tasks", "*.yaml", "*.md")} <= names
     assert any(name.startswith("xretrieve/tasks/image_text/") for name in names)

@@ -64,7 +64,9 @@ def test_every_recipe_takes_a_training_step(name: str, precomp: Path) -> None:
     assert all(bool(torch.isfinite(p.grad).all()) for p in trainee.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize(
+    "name", [name for name in SINGLE if "/encoders-" not in name]
+)  # those train with half the turns
 def test_rounds_of_training_evaluation_and_round_weights_agree(name: str) -> None:
     recipe = load_recipe(name)
     data = recipe.dataset.name

@@ -156,39 +156,39 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> int:
     """Generate pictures, train, evaluate, index and search: the whole job on built-in data."""
-    from xretrieve.bench.demo import run_demo
-
-    result = run_demo(out, overrides=overrides, jobs=jobs, progress=sys.stderr.isatty(), say=say)
-    if as_json:
-        rows = [report.to_dict() for report in result.reports]
-        found = [ranking.to_json() for ranking in result.rankings]
-        rounds = [report.to_dict() for report in result.rounds]
-        changes = [report.to_dict() for report in result.changes]
-        print(json.dumps({"folder": str(out), "seconds": result.seconds, "reports": rows, "rounds": rounds,
-                          "changes": changes, "rankings": found}))  # fmt: skip
-        return 0
     from rich.console import Console
 
+    from xretrieve.bench.demo import run_demo
+
+    console = Console()
+    shown: Any = True if sys.stderr.isatty() else "lines"
+    first = None if as_json else console.print
+    result = run_demo(out, overrides=overrides, jobs=jobs, progress=shown, say=say, show=first)
+    if as_json:
+        told = {name: [one.to_dict() for one in getattr(result, name)]
+                for name in ("reports", "rounds", "changes", "leads")}  # fmt: skip
+        found = [ranking.to_json() for ranking in result.rankings]
+        print(json.dumps({"folder": str(out), "seconds": result.seconds, **told, "rankings": found}))
+        return 0
     from xretrieve.cli.search import print_ranking
     from xretrieve.evaluation.composed_terminal import models_table
+    from xretrieve.evaluation.leads import leads_table
+    from xretrieve.evaluation.round_terminal import rounds_lines, rounds_table
     from xretrieve.evaluation.terminal import rows_table
     from xretrieve.ranking import describe_query
 
-    console = Console()
-    console.print(result.reports[0])
     console.print(rows_table(result.reports))
-    for report in result.rounds:  # of query sets, by their number of sentences
-        console.print(report)
+    if result.rounds:
+        console.print(rounds_table(result.rounds, title="several sentences about one picture"))
+        print("\n".join(rounds_lines(result.rounds[0])))
     if result.changes:  # a picture and a change
         console.print(models_table(result.changes))
+    console.print(leads_table(result.leads))
     for ranking in result.rankings:
         words = describe_query(ranking.query)
         parts = [Path(words["image"]).name] if words.get("image") else []
         print("query: " + " + ".join(parts + words["texts"]))
         print_ranking(ranking)
-    if result.cut:
-        few = ", ".join(f"{name} {here} of {full}" for name, (here, full) in result.cut.items())
-        print(f"\nTrained for fewer epochs than their recipes say: {few}. `{program()} train NAME` trains one in full.")
     text = result.rankings[0].query.text
     print(f"\n{result.seconds:.0f} s in all. Look at {out / 'report.html'}, then search yourself:")
     print(f'  {program()} search {result.gallery.path} "{text}"')

@@ -13,6 +13,7 @@ from xretrieve.evaluation.rows import PublishedRow
 
 if TYPE_CHECKING:
     from xretrieve.evaluation.composed_report import ComposedReport
+    from xretrieve.evaluation.leads import Lead
     from xretrieve.evaluation.report import Report
 
 
@@ -23,6 +24,7 @@ def render_composed(
     published: Sequence[PublishedRow] = (),
     log: str | Path | None = None,
     title: str = "",
+    leads: Sequence[Lead] = (),
 ) -> str:
     """The page as text.
 
@@ -33,6 +35,7 @@ def render_composed(
             missing.
         log: a ``log.csv`` for the training curve.
         title: heading of the page; the report's name by default.
+        leads: how far models are ahead of their baselines.
     """
     measured = [report, *(row for row in rows if row is not report)]
     outcomes = [(text, [s for s in report.samples if s.outcome == name]) for name, text in HEADINGS.items()]
@@ -44,6 +47,7 @@ def render_composed(
         .get_template("composed.html")
         .render(
             title=title or report.name or "Evaluation",
+            leads=leads,
             report=report,
             setting=composed_lines(report),
             columns=columns,

@@ -13,6 +13,7 @@ from xretrieve.evaluation.rows import PublishedRow
 from xretrieve.evaluation.terminal import LABELS, setting_lines
 
 if TYPE_CHECKING:
+    from xretrieve.evaluation.leads import Lead
     from xretrieve.evaluation.report import Report
 
 HEADINGS = {
@@ -29,6 +30,7 @@ def render(
     published: Sequence[PublishedRow] = (),
     log: str | Path | None = None,
     title: str = "",
+    leads: Sequence[Lead] = (),
 ) -> str:
     """The page as text.
 
@@ -39,6 +41,7 @@ def render(
             below 1), where they could not be compared.
         log: a ``log.csv`` for the training curve.
         title: heading of the page; the report's name by default.
+        leads: how far models are ahead of their baselines.
     """
     measured = [report, *(row for row in rows if row is not report)]
     same = [row for row in measured if comparable(row, report)]
@@ -48,6 +51,7 @@ def render(
         .get_template("report.html")
         .render(
             title=title or report.name or "Evaluation",
+            leads=leads,
             report=report,
             setting=setting_lines(report),
             directions=[

@@ -124,17 +124,19 @@ class Report:
         rows: Sequence[Report] = (),
         published: Sequence[Any] = (),
         log: str | Path | None = None,
+        leads: Sequence[Any] = (),
     ) -> Path:
         """Write ``report.json``, ``ranks.npz`` and ``report.html`` into a folder: all three, or none.
 
         Args:
             folder: made if it is missing; other files in it are left alone.
-            rows, published, log: see :func:`xretrieve.evaluation.html.render`; ``log`` defaults to ``folder/log.csv``.
+            rows, published, log, leads: see :func:`xretrieve.evaluation.html.render`; ``log`` defaults to
+                ``folder/log.csv``.
         """
         folder = Path(folder)
         if log is None and is_file(folder / "log.csv"):
             log = folder / "log.csv"
-        page = self.page(rows=rows, published=published, log=log)
+        page = self.page(rows=rows, published=published, log=log, leads=leads)
         arrays = self._arrays()
         arrays |= {"image_ids": np.array(self.image_ids), "caption_ids": np.array(self.caption_ids)}
         arrays |= _pack("thumb", self.thumbnails) | _pack("heat", self.heats)

@@ -12,6 +12,7 @@ from xretrieve.evaluation.plots import log_plot
 from xretrieve.evaluation.round_terminal import rounds_lines
 
 if TYPE_CHECKING:
+    from xretrieve.evaluation.leads import Lead
     from xretrieve.evaluation.report import Report
     from xretrieve.evaluation.round_report import RoundsReport
 
@@ -23,6 +24,7 @@ def render_rounds(
     published: Sequence[Any] = (),
     log: str | Path | None = None,
     title: str = "",
+    leads: Sequence[Lead] = (),
 ) -> str:
     """The page as text.
 
@@ -32,6 +34,7 @@ def render_rounds(
         published: not shown: printed figures of this task were measured under other rules (see docs/protocols.md).
         log: a ``log.csv`` for the training curve.
         title: heading of the page; the report's name by default.
+        leads: how far models are ahead of their baselines.
     """
     measured = [report, *(row for row in rows if row is not report)]
     same = [row for row in measured if comparable(row, report)]
@@ -41,6 +44,7 @@ def render_rounds(
         .get_template("rounds.html")
         .render(
             title=title or report.name or "Evaluation",
+            leads=leads,
             report=report,
             setting=rounds_lines(report),
             ks=report.protocol.ks,

@@ -122,8 +122,18 @@ def save_recipe(recipe: Recipe, path: str | Path) -> None:
     write_text(path, yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True))
 
 
+BUILT_IN = "built-in:"  # before the path of a file that comes with the package, below its folder data
+PACKAGE_DATA = Path(__file__).resolve().parent.parent / "data"
+
+
 def find_weights(given: str, root: str | Path | None) -> Path:
-    """A weights file as given, or below the data root."""
+    """A weights file as given, or below the data root; ``built-in:scenes/encoders/FILE`` is one of the package."""
+    if given.startswith(BUILT_IN):
+        path = PACKAGE_DATA / given.removeprefix(BUILT_IN)
+        if not path.is_file():
+            files = [f.relative_to(PACKAGE_DATA).as_posix() for f in PACKAGE_DATA.glob("*/encoders/*.*")]
+            raise unknown("built-in file", given, [BUILT_IN + name for name in sorted(files)])
+        return path
     tried = [expand(given), data_root(root) / given]
     for path in tried:
         if is_file(path):

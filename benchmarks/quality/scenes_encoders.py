@@ -37,7 +37,7 @@ train heads only. They know nothing but these drawn shapes: they are of no use f
 
 Made by `python benchmarks/quality/scenes_encoders.py`, which trains two recipes from scratch in float32:
 
-| recipe | seed | epochs | measured on the test split of the pictures that it was trained on |
+| recipe | seed | epochs | measured on the test split of that set (500 pictures) |
 |---|---|---|---|
 {runs}
 

@@ -59,6 +59,9 @@ def _lines(report: dict[str, Any]) -> list[str]:
     for name, there in data["datasets"].items():
         nothing = "made on demand" if name == "scenes" else "nothing"
         rows.append(("", f"{name}: {'; '.join(there) or nothing}"))
+    read = " ".join(suffix[1:] for suffix in report["pictures"]["suffixes"])
+    heic = "" if report["pictures"]["heic"] else "; HEIC is left out: `pip install 'xretrieve[heic]'` to read it"
+    rows.append(("pictures", read + heic))
     for place, row in enumerate(report["plugins"]):
         kind, works = row["group"].partition(".")[2], "cannot be imported" if row["error"] else row["value"]
         rows.append(("" if place else "plug-ins", f"{kind} {row['name']}: {works} ({row['package']})"))

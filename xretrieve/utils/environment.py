@@ -253,6 +253,17 @@ def data() -> tuple[dict[str, Any], list[Problem]]:
     return {"root": str(root), "exists": root.is_dir(), "datasets": there}, problems
 
 
+def pictures() -> dict[str, Any]:
+    """Suffixes of the pictures that are read, and whether HEIC is among them; none where Pillow cannot be imported."""
+    try:
+        from xretrieve.data.folder import picture_suffixes
+
+        suffixes = sorted(picture_suffixes())
+    except Exception:  # a broken package is named with the packages
+        suffixes = []
+    return {"suffixes": suffixes, "heic": ".heic" in suffixes}
+
+
 def plugged() -> tuple[list[dict[str, str]], list[Problem]]:
     """The installed plug-ins, and those of them that cannot be imported."""
     if not any(plugins(group) for group in GROUPS):
@@ -296,6 +307,7 @@ def examine() -> tuple[dict[str, Any], list[Problem]]:
         "faiss": {"wheels": wheels, "module": faiss},
         "data": datasets,
         "plugins": installed,
+        "pictures": pictures(),
         "cache": stored,
         "hub": where,
     }

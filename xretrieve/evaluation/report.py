@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
-from xretrieve.errors import XRetrieveError
+from xretrieve.errors import XRetrieveError, first_line
 from xretrieve.evaluation.bootstrap import Difference, paired, resampled
 from xretrieve.evaluation.metrics import Metric, Metrics, Setting
 from xretrieve.evaluation.protocols import Protocol, protocol_from_dict
@@ -220,8 +219,10 @@ class Report:
                 counts = cls._counts(arrays)
                 image_ids, caption_ids = arrays["image_ids"].tolist(), arrays["caption_ids"].tolist()
                 pictures = {"thumbnails": _unpack("thumb", arrays), "heats": _unpack("heat", arrays)}
-        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
-            raise XRetrieveError(f"{folder / 'ranks.npz'} is broken ({error}); evaluate the run again") from error
+        except Exception as error:  # a damaged archive or header raises anything
+            raise XRetrieveError(
+                f"{folder / 'ranks.npz'} is broken ({first_line(error)}); evaluate the run again"
+            ) from error
         if "files" in values:  # the ranks are those of these numbers, and not of another evaluation
             compare(folder / "ranks.npz", values["files"]["ranks.npz"])
         ids = {"image_ids": image_ids, "caption_ids": caption_ids}

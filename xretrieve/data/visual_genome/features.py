@@ -8,7 +8,6 @@ have boxes, ``ids.txt`` and ``about.json``.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ import numpy as np
 from xretrieve.data.base import FeatureRow
 from xretrieve.data.safe_pickle import read_arrays
 from xretrieve.data.visual_genome.places import base, find, places, read_ids, split_ids
-from xretrieve.errors import XRetrieveError
+from xretrieve.errors import XRetrieveError, first_line
+from xretrieve.utils.arrays import load_npy
 from xretrieve.utils.files import atomic_folder, write_json, write_text
 
 RAW = "region_36_final"
@@ -44,14 +44,16 @@ def read_regions(path: Path) -> RegionFile:
         with open(path, "rb") as handle:
             start = handle.read(6)
         if start == b"\x93NUMPY":
-            found = {"region_feats": np.load(path, allow_pickle=False)}
+            found = {"region_feats": load_npy(path)}
         elif start[:2] == b"PK":
             with np.load(path, allow_pickle=False) as archive:
                 found = {name: archive[name] for name in archive.files}
         else:
             found = read_arrays(path)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise XRetrieveError(f"{path}: cannot be read ({error}); a download cut short?") from error
+    except XRetrieveError:
+        raise
+    except Exception as error:  # a damaged archive or header raises anything
+        raise XRetrieveError(f"{path}: cannot be read ({first_line(error)}); a download cut short?") from error
     features = next((found[name] for name in ("region_feats", "features") if name in found), None)
     if features is None or features.ndim != 2 or features.dtype.kind != "f" or not features.size:
         shape = "nothing" if features is None else f"{features.dtype} {features.shape}"

@@ -130,7 +130,7 @@ class Regions(Backbone):
             raise XRetrieveError(f"{item.path}: row {item.row} holds NaN or infinite values; extract it again")
         if not row.any():
             raise XRetrieveError(f"{item.path}: row {item.row} is all zeros; extract it again")
-        there = row.any(1)  # what is all zeros was filled up by whoever wrote the file
+        there: np.ndarray[Any, Any] = np.any(row, axis=1)  # what is all zeros was filled up by whoever wrote the file
         real = mask[item.row] & there if mask is not None else there
         if not real.any():
             raise XRetrieveError(f"{item.path}: row {item.row} is all zeros where its mask is true; extract it again")

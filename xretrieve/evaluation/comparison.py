@@ -79,11 +79,11 @@ def compare(a: Report, b: Report, resamples: int = 1000, seed: int = 0) -> Compa
                 f"these runs cannot be compared: {what} {left!r} against {right!r}; "
                 "evaluate both with the same --dataset, --split and --protocol"
             )
-    left, right = (report.dataset.get("texts") for report in (a, b))
+    texts = [report.dataset.get("texts") for report in (a, b)]
     names = [report.dataset.get("names") for report in (a, b)]
     elsewhere = a.image_ids != b.image_ids and None not in names and names[0] == names[1]  # regions against photos
     warnings = []
-    if left and right and left != right:
+    if None not in texts and texts[0] != texts[1]:
         if not elsewhere:
             raise XRetrieveError(
                 "these runs cannot be compared: under the same ids the texts differ; evaluate both on the same files"

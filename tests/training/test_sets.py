@@ -16,6 +16,7 @@ import xretrieve as xr
 from xretrieve.data.base import RetrievalDataset
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.round_report import RoundsReport
+from xretrieve.evaluation.round_scores import RoundScorer
 from xretrieve.heads import create_head
 from xretrieve.heads.fusion import combine_rounds
 from xretrieve.tokens import Tokens
@@ -187,6 +188,22 @@ def test_a_run_learns_and_reports_its_rounds(make_sets: Callable[..., Recipe], t
     val = xr.datasets.load("flickr30k", run.recipe.dataset.root, "val", "precomp")
     again = xr.evaluate(run.matcher(), val, "rounds", bootstrap=0, combine=combine)
     assert again["rsum"].value == pytest.approx(max(row["rsum"] for row in run.log))
+
+
+def test_sets_are_validated_in_float32_whatever_auto_means(
+    make_sets: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    score = RoundScorer.score
+
+    def watched(self: RoundScorer, *args: Any) -> Any:
+        used.append(self.matcher.precision)
+        return score(self, *args)
+
+    monkeypatch.setattr(RoundScorer, "score", watched)
+    run = train(make_sets(epochs=1), out=tmp_path / "run", progress=False)
+    assert used[0] == "32" and set(used) <= {"32", "auto"}  # auto: the report
+    assert run.matcher().precision == "auto"
 
 
 def test_fewer_turns_than_sentences_are_drawn_and_validated(make_sets: Callable[..., Recipe], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from xretrieve.evaluation.candidates import recalls
 from xretrieve.evaluation.evaluator import bar
 from xretrieve.gallery_blend import Scale, blended
 from xretrieve.heads.multi import MultiQueryHead
+from xretrieve.utils.precision import scoring_in
 
 if TYPE_CHECKING:
     from xretrieve.data.base import RetrievalDataset
@@ -131,17 +132,12 @@ def tune(
         most_lost: as in :func:`choose`.
         precision: of the head's scores, as in :func:`xretrieve.evaluate`; ``auto`` is that of the gallery's searches.
     """
-    from xretrieve.utils.precision import check
-
     check_tunable(gallery)
     main, asked_for = gallery.matcher, gallery.info.get("precision", "auto") if precision == "auto" else precision
     how: dict[str, Any] = {"cache": cache, "batch_size": batch_size, "progress": progress}
-    own, main.precision = main.precision, check(main.precision if asked_for == "auto" else asked_for)
-    try:
+    with scoring_in(main, main.precision if asked_for == "auto" else asked_for):
         coarse, head, positive = both_scores(main, gallery.coarse, dataset, queries, **how)
         used = main.scored_in()
-    finally:
-        main.precision = own
     chosen = choose(coarse, head, positive, most_lost)
     chosen |= {"dataset": dataset.name, "split": dataset.split, "kind": _kind(main), "scored_in": used}
     gallery.keep_cascade(chosen)

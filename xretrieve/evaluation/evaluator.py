@@ -22,6 +22,7 @@ from xretrieve.evaluation.protocols import Protocol, RoundsProtocol, get_protoco
 from xretrieve.evaluation.ranks import check_scores, rank_counts
 from xretrieve.evaluation.report import Report
 from xretrieve.evaluation.samples import choose_samples, pictures_of, thumbnail
+from xretrieve.utils.precision import scoring_in
 
 if TYPE_CHECKING:
     from xretrieve.data.base import RetrievalDataset
@@ -66,14 +67,9 @@ def evaluate(
     the task ``multi_query`` a :class:`~xretrieve.evaluation.round_report.RoundsReport`.
     """
     if precision is not None and hasattr(matcher, "precision"):
-        from xretrieve.utils.precision import check
-
-        own, matcher.precision = matcher.precision, check(precision)
-        try:
+        with scoring_in(matcher, precision):
             return evaluate(matcher, dataset, protocol, cache, batch_size, progress, bootstrap, seed, name=name,
                             trec=trec, combine=combine, allow_missing=allow_missing)  # fmt: skip
-        finally:
-            matcher.precision = own
     protocol = get_protocol(protocol, dataset.name, len(dataset))
     if isinstance(protocol, ComposedProtocol):
         from xretrieve.evaluation.composed import evaluate_composed

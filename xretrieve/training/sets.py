@@ -25,6 +25,7 @@ from xretrieve.training.set_trainee import SetTrainee
 from xretrieve.training.trainee import Gather
 from xretrieve.training.validate import encode_feed
 from xretrieve.training.work import Block, PairWork
+from xretrieve.utils.precision import scoring_in
 
 
 def turns_of(recipe: Recipe) -> int:
@@ -108,8 +109,9 @@ class SetWork(PairWork):
         queries = head.combine_sets(texts, sets.sizes.tolist()) if self.combine == "head" else texts
         scorer, last = RoundScorer(matcher, sets, queries, gallery, self.combine), stage.keep != "rounds"
         counter = Counter(sets, ids, rounds=1 if last else sets.longest)
-        for chosen in scorer.blocks():
-            counter.add(chosen, scorer.score(chosen, last).cpu().numpy())
+        with scoring_in(matcher, "32"):  # as ever: a resumed run chooses among its weights as it began
+            for chosen in scorer.blocks():
+                counter.add(chosen, scorer.score(chosen, last).cpu().numpy())
         ranks = counter.counts().ranks()
         values = compute_rounds(ranks)
         metrics = {name: values[f"round{len(ranks)}_{name}"] for name in ("r1", "r5", "r10")} | {"rsum": values["rsum"]}

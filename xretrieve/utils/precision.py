@@ -7,10 +7,11 @@ elsewhere. Where a CPU only emulates bf16, a step takes many times as long as in
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -226,3 +227,13 @@ def slowdown(precision: str, device: str = "cpu", convolution: bool = False) -> 
             return best(DTYPES[precision]) / best(torch.float32)
     finally:
         torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def scoring_in(matcher: Any, precision: str) -> Iterator[None]:
+    """Let a matcher score in ``precision`` for a while; an unknown one is an error."""
+    own, matcher.precision = matcher.precision, check(precision)
+    try:
+        yield
+    finally:
+        matcher.precision = own

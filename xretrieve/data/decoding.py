@@ -25,7 +25,7 @@ try:  # the extra `heic`
 
     pillow_heif.register_heif_opener()
 except ImportError:
-    pillow_heif = None
+    pillow_heif = None  # type: ignore[assignment]
 
 LARGE = 2**25  # pixels (33.5 million): larger pictures are read at a fraction of their size
 FRACTIONS = (1, 2, 4, 8)  # of a side
@@ -200,7 +200,7 @@ def _heif_array(image: Any) -> np.ndarray[Any, Any]:
 
 def _webp_array(image: Any) -> np.ndarray[Any, Any]:
     import torch
-    from torchvision.io import ImageReadMode, decode_webp
+    from torchvision.io import ImageReadMode, decode_webp  # type: ignore[import-untyped]
 
     image.fp.seek(0)
     data = torch.frombuffer(bytearray(image.fp.read()), dtype=torch.uint8)

@@ -60,8 +60,9 @@ def read_picture(
             cast(Any, image).draft(None, [max(1, edge // way.scale) for edge in image.size])
         if way.bands is not None:
             turn, array = _turn(image), way.bands()
-            return _upright(_joined(lambda top, bottom: Image.fromarray(array[top:bottom]), *array.shape[1::-1],
-                                    way.shrink), turn)  # fmt: skip
+            height, width = array.shape[:2]
+            made = _joined(lambda top, bottom: Image.fromarray(array[top:bottom]), width, height, way.shrink)
+            return _upright(made, turn)
         image.load()
         turn = _turn(image)
         made = _to_rgb(image, way.shrink)

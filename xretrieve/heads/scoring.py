@@ -202,7 +202,7 @@ class _Runner:
 
 
 def _listed(head: Head, queries: Prepared, gallery: Prepared, candidates: Tensor, memory: int) -> Tensor:
-    folded = head.fold()
+    folded = head.folded()
     queries, gallery = _cast(queries), _cast(gallery)
     order, lengths = _longest_first(queries)
     regions, k = gallery.local.shape[1], candidates.shape[1]

@@ -29,7 +29,8 @@ class Session:
     """Made by :meth:`xretrieve.Gallery.session`.
 
     Args:
-        gallery: what is searched. When it is changed meanwhile, the session says so and has to be started again.
+        gallery: what is searched. What other programs change meanwhile is not seen; when this object changes it,
+            by `add` or `remove`, the session says so and has to be started again.
         combine: how sentences become a set: ``head`` (the head reads the set; vectors are averaged), or one of the
             simple ways of :func:`xretrieve.multi_query.combinations`, which any head can do.
         where: metadata that hits must have, as in :meth:`xretrieve.Gallery.search`.

@@ -48,6 +48,7 @@ def _read(path: Path, picture: Path, start: Any, stop: Any, said: Any) -> None:
             Gallery.open(path, MATCHER).search(Image(picture), k=1)
         except Exception as error:  # whatever it is: it is counted
             errors.append(repr(error))
+            print(f"a reader met {error!r}", file=sys.stderr)
     said.put(("read", searches, errors))
 
 

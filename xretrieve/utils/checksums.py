@@ -67,7 +67,11 @@ def verify(folder: Path, budget: int | None = BUDGET, sealed: str | None = None,
         if sealed:
             raise damaged(path, "it is missing")
         return budget
-    if sealed and checksum(path) != sealed:
+    try:
+        changed = sealed and checksum(path) != sealed
+    except OSError as error:
+        raise damaged(path, f"it cannot be read ({error.strerror})") from error
+    if changed:
         raise damaged(path, "its bytes changed")
     files = sorted((one for one in listed(path).items() if one[0].startswith(only)), key=lambda one: one[1]["bytes"])
     for name, about in files:  # what is missing or cut is said first

@@ -70,6 +70,8 @@ def test_karpathy_sentences_may_be_texts_and_other_fields_are_named(tmp_path: Pa
     for said in ("a dog", ["a dog"], [{"raw": "a dog"}]):
         photo(karpathy(tmp_path, sentences=said) / "images" / "a.jpg")
         assert datasets.load("flickr8k", tmp_path).captions == ["a dog"]
+    photo(karpathy(tmp_path, filename=7) / "images" / "7.png")
+    assert datasets.load("flickr8k", tmp_path).image_ids == ["7"], "a number is a name too"
     for entry in ({"filename": None}, {"filename": 1.5}, {"sentences": None}, {"sentences": [None]},
                   {"sentences": [{"raw": 3}]}, {"split": ["test"]}, {"split": None}):  # fmt: skip
         karpathy(tmp_path, **entry)

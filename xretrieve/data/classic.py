@@ -144,7 +144,9 @@ class Classic:
 
         def locate(entry: dict[str, Any]) -> Path | None:
             filename = entry.get(key)
-            return index.find(coco_names(filename) if self.coco else [filename]) if filename else None
+            if filename is None or not str(filename):
+                return None
+            return index.find(coco_names(str(filename)) if self.coco else [str(filename)])
 
         read = karpathy_annotations(self.name, split, source, locate, index.sought)
         for lender, (other, _) in self.borrow.items():

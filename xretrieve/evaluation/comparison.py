@@ -82,13 +82,6 @@ def compare(a: Report, b: Report, resamples: int = 1000, seed: int = 0) -> Compa
     texts = [report.dataset.get("texts") for report in (a, b)]
     names = [report.dataset.get("names") for report in (a, b)]
     elsewhere = a.image_ids != b.image_ids and None not in names and names[0] == names[1]  # regions against photos
-    warnings = []
-    if None not in texts and texts[0] != texts[1]:
-        if not elsewhere:
-            raise XRetrieveError(
-                "these runs cannot be compared: under the same ids the texts differ; evaluate both on the same files"
-            )
-        warnings.append("the texts differ, and not only in how they are cut; a difference may come from them")
     pairs = [("image", a.image_ids, b.image_ids), (a.item, a.caption_ids, b.caption_ids)]
     for what, left_ids, right_ids in pairs if not elsewhere else ():
         place = next((i for i, pair in enumerate(zip(left_ids, right_ids, strict=True)) if pair[0] != pair[1]), None)
@@ -97,5 +90,12 @@ def compare(a: Report, b: Report, resamples: int = 1000, seed: int = 0) -> Compa
                 f"these runs cannot be compared: {what} {place} is {left_ids[place]!r} in one and {right_ids[place]!r} "
                 "in the other; evaluate both on the same files"
             )
+    warnings = []
+    if None not in texts and texts[0] != texts[1]:
+        if not elsewhere:
+            raise XRetrieveError(
+                "these runs cannot be compared: under the same ids the texts differ; evaluate both on the same files"
+            )
+        warnings.append("the texts differ, and not only in how they are cut; a difference may come from them")
     setting = replace(a.metrics.setting, resamples=resamples, seed=seed)
     return Comparison(a.name, b.name, setting, a.differences(b, resamples, seed), warnings)

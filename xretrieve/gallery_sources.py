@@ -99,7 +99,7 @@ class Sources:
             folder: about for folder, about in self.kept.items()
             if reached(Path(folder)) != "lost" or any(path.startswith(f"{folder}/") for path in paths)
         }  # fmt: skip
-        kept[str(named.folder)] = {"left_out": named.found.left_out}
+        kept[str(named.folder)] = {"left_out": named.found.left_out, "idle": named.found.idle}
         patterns = {"include": list(self.patterns.include), "exclude": list(self.patterns.exclude)}
         return {"folders": kept, "patterns": patterns}
 

@@ -127,6 +127,23 @@ def test_pictures_that_are_gone_are_said_and_removed_on_request(run, photos, tmp
     assert status == 2 and "--add" in err
 
 
+def test_patterns_and_what_was_left_out_are_told(run, photos, tmp_path, capsys):
+    (photos / "notes.txt").write_text("no picture")
+    command = ["index", photos, "--model", run, "--out", tmp_path / "e.xr", "--exclude", "été", "--exclude", "nothing"]
+    status, out, err = call(capsys, *command)
+    assert status == 0 and "8 pictures" in out and "left out: 1 file or folder excluded (été/)" in out, err
+    assert "left out: 1 other file (.txt 1)" in out and "the pattern 'nothing' matches nothing" in out
+    status, out, _ = call(capsys, "index", photos, "--add", "--out", tmp_path / "e.xr", "--json")
+    told = json.loads(out)
+    assert told["images"] == 8 and told["patterns"]["exclude"] == ["été", "nothing"]
+    assert {entry["reason"]: entry["count"] for entry in told["left_out"]} == {"excluded": 1, "other": 1}
+    status, out, _ = call(capsys, "index", photos, "--add", "--out", tmp_path / "e.xr", "--exclude", "", "--json")
+    assert json.loads(out)["added"] == 4
+    exclude = ["--exclude", "photo 1*", "--prune"]
+    _, out, _ = call(capsys, "index", photos, "--add", "--out", tmp_path / "e.xr", *exclude)
+    assert "9 pictures" in out and "3 pictures left out by the patterns now, removed" in out
+
+
 def test_add_and_overwrite(built, run, photos, capsys):
     folder, _ = built
     status, _, err = call(capsys, "index", photos, "--model", run, "--out", folder)

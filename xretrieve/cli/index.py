@@ -167,7 +167,8 @@ def index(
                 exclude=exclude or (),
                 **apply_overrides({}, option or []),
             )
-        done, failed = {"added": len(gallery), "left_out": gallery.left_out}, gallery.failed
+        idle = [pattern for about in gallery.info.get("folders", {}).values() for pattern in about["idle"]]
+        done, failed = {"added": len(gallery), "left_out": gallery.left_out, "idle": idle}, gallery.failed
     seconds = time.perf_counter() - start
     rate = (done["added"] + done.get("replaced", 0)) / seconds
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())

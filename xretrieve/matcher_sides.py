@@ -105,7 +105,7 @@ class LateMatcher(Matcher):
         self.image, self.text  # noqa: B018  loaded
 
 
-def _load_side(folder: Path, side: str) -> Any:
+def _load_side(folder: Path, side: str) -> Backbone:
     """One backbone of a saved matcher, its bytes as they were written."""
     backbone = load_backbone(folder / side)
     verify(folder, WEIGHTS, only=f"{side}/")
@@ -134,8 +134,8 @@ def find_sides(source: str, options: dict[str, Any], head: dict[str, Any]) -> tu
     if folder is not None:
         for side in SIDES:
             check_saved(folder / side)
-        head = read_saved(folder)[0]
+        saved = read_saved(folder)[0]
         verify(folder, WEIGHTS, only="head.")
-        return {side: partial(_load_side, folder, side) for side in SIDES}, head
+        return {side: partial(_load_side, folder, side) for side in SIDES}, saved
     make = {side: partial(create_backbone, source, modality=side, frozen=True, **options) for side in SIDES}
     return make, head_class(head["name"])(**head["options"])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from threading import RLock
 from typing import Any
 
@@ -105,13 +104,6 @@ class LateMatcher(Matcher):
         self.image, self.text  # noqa: B018  loaded
 
 
-def _load_side(folder: Path, side: str) -> Backbone:
-    """One backbone of a saved matcher, its bytes as they were written."""
-    backbone = load_backbone(folder / side)
-    verify(folder, WEIGHTS, only=f"{side}/")
-    return backbone
-
-
 def find_sides(source: str, options: dict[str, Any], head: dict[str, Any]) -> tuple[Loaders, Head]:
     """What :func:`xretrieve.load` would give for one matcher, without its backbones: how to load each, and the head.
 
@@ -135,7 +127,7 @@ def find_sides(source: str, options: dict[str, Any], head: dict[str, Any]) -> tu
         for side in SIDES:
             check_saved(folder / side)
         saved = read_saved(folder)[0]
-        verify(folder, WEIGHTS, only="head.")
-        return {side: partial(_load_side, folder, side) for side in SIDES}, saved
+        verify(folder, WEIGHTS, only="head.")  # a side is compared by its fingerprint when it is loaded
+        return {side: partial(load_backbone, folder / side) for side in SIDES}, saved
     make = {side: partial(create_backbone, source, modality=side, frozen=True, **options) for side in SIDES}
     return make, head_class(head["name"])(**head["options"])

@@ -112,7 +112,7 @@ class Matchers:
 
     def _load(self, key: str) -> Matcher:
         from xretrieve.matcher import load_one
-        from xretrieve.matcher_sides import LateMatcher, find_sides
+        from xretrieve.matcher_sides import LateMatcher, Loaders, find_sides
 
         folder, about = self._store.folder, self._store.info[key]
         argument, option = GIVEN[key]
@@ -148,7 +148,7 @@ class Matchers:
                 )
             return backbone
 
-        loaders = {side: partial(load, side) for side in sides}
+        loaders: Loaders = {side: partial(load, side) for side in sides}
         return LateMatcher(loaders, prints, head, about["name"], about["source"], options)
 
     def _check(self, key: str, matcher: Matcher) -> None:

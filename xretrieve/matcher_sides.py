@@ -86,19 +86,23 @@ class LateMatcher(Matcher):
 
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:
         """Both sides and the head."""
-        return self._whole() or super().named_children()
+        self._whole()
+        return super().named_children()
 
     def named_modules(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Module]]:
         """Of both sides and the head."""
-        return self._whole() or super().named_modules(*args, **kwargs)
+        self._whole()
+        return super().named_modules(*args, **kwargs)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Of both sides and the head."""
-        return self._whole() or super().state_dict(*args, **kwargs)
+        self._whole()
+        return super().state_dict(*args, **kwargs)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Of both sides and the head."""
-        return self._whole() or super().load_state_dict(*args, **kwargs)
+        self._whole()
+        return super().load_state_dict(*args, **kwargs)
 
     def _whole(self) -> None:
         self.image, self.text  # noqa: B018  loaded
@@ -129,5 +133,5 @@ def find_sides(source: str, options: dict[str, Any], head: dict[str, Any]) -> tu
         saved = read_saved(folder)[0]
         verify(folder, WEIGHTS, only="head.")  # a side is compared by its fingerprint when it is loaded
         return {side: partial(load_backbone, folder / side) for side in SIDES}, saved
-    make = {side: partial(create_backbone, source, modality=side, frozen=True, **options) for side in SIDES}
+    make: Loaders = {side: partial(create_backbone, source, modality=side, frozen=True, **options) for side in SIDES}
     return make, head_class(head["name"])(**head["options"])

@@ -51,8 +51,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
         """(N,W,width) to the same; seen (N,1,1,W) bool."""
         own: Any = self.get_submodule("self")
-        parts = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (own.query, own.key, own.value))
-        found = F.scaled_dot_product_attention(*parts, attn_mask=seen, dropout_p=self.training * self.dropout[1])
+        q, k, v = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (own.query, own.key, own.value))
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=self.training * self.dropout[1])
         return self.output(found.transpose(1, 2).flatten(2), x)
 
 

@@ -131,7 +131,7 @@ class Regions(Backbone):
         if not row.any():
             raise XRetrieveError(f"{item.path}: row {item.row} is all zeros; extract it again")
         there: np.ndarray[Any, Any] = np.any(row, axis=1)  # what is all zeros was filled up by whoever wrote the file
-        real = mask[item.row] & there if mask is not None else there
+        real: np.ndarray[Any, Any] = np.logical_and(mask[item.row], there) if mask is not None else there
         if not real.any():
             raise XRetrieveError(f"{item.path}: row {item.row} is all zeros where its mask is true; extract it again")
         return row, real

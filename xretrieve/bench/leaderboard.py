@@ -24,7 +24,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """All entries, the oldest first; none where there is no file. A broken line is an error that names it."""
     if not is_file(path):
         return []
-    found = []
+    found: list[dict[str, Any]] = []
     try:
         for number, value in json_lines(path):
             if not isinstance(value, dict):

@@ -200,7 +200,7 @@ def _heif_array(image: Any) -> np.ndarray[Any, Any]:
 
 def _webp_array(image: Any) -> np.ndarray[Any, Any]:
     import torch
-    from torchvision.io import ImageReadMode, decode_webp  # type: ignore[import-untyped]
+    from torchvision.io import ImageReadMode, decode_webp
 
     image.fp.seek(0)
     data = torch.frombuffer(bytearray(image.fp.read()), dtype=torch.uint8)

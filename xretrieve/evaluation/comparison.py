@@ -72,11 +72,11 @@ def compare(a: Report, b: Report, resamples: int = 1000, seed: int = 0) -> Compa
         (f"number of {a.item}s", len(a.caption_ids), len(b.caption_ids)),
     ):
         if left != right:
-            left, right = (getattr(value, "name", value) for value in (left, right))
-            if left == right:
-                left, right = f"{left} (A's rules)", f"{right} (B's rules)"
+            one, other = (getattr(value, "name", value) for value in (left, right))
+            if one == other:
+                one, other = f"{one} (A's rules)", f"{other} (B's rules)"
             raise XRetrieveError(
-                f"these runs cannot be compared: {what} {left!r} against {right!r}; "
+                f"these runs cannot be compared: {what} {one!r} against {other!r}; "
                 "evaluate both with the same --dataset, --split and --protocol"
             )
     texts = [report.dataset.get("texts") for report in (a, b)]

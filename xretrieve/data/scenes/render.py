@@ -6,7 +6,7 @@ import hashlib
 import math
 import struct
 import zlib
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 
@@ -97,8 +97,8 @@ def _shrunk(inside: np.ndarray, by: int) -> np.ndarray:
 def _per_pixel(points: np.ndarray) -> np.ndarray:
     """How many of a pixel's points are set: bool (h * FINE, w * FINE) to whole numbers (h, w) of float32."""
     count = points.view(np.uint8)
-    rows = sum(count[i::FINE] for i in range(FINE))
-    return sum(rows[:, i::FINE] for i in range(FINE)).astype(np.float32)  # type: ignore[union-attr]
+    rows = reduce(np.add, (count[i::FINE] for i in range(FINE)))
+    return reduce(np.add, (rows[:, i::FINE] for i in range(FINE))).astype(np.float32)
 
 
 def _patch(thing: Thing, draw: Draw, size: int) -> tuple[np.ndarray, np.ndarray, int, int]:

@@ -22,7 +22,7 @@ from xretrieve.version import __version__
 NEEDED = {
     "torch": "2.4", "torchvision": "", "numpy": "", "timm": "1.0", "open_clip_torch": "3.0", "transformers": "4.44",
     "tokenizers": "", "safetensors": "", "lightning-fabric": "2.4", "einops": "", "pillow": "10", "pyyaml": "",
-    "typer": "0.12", "rich": "", "matplotlib": "", "jinja2": "",
+    "typer": "0.12", "rich": "", "matplotlib": "", "jinja2": "", "filelock": "3.21",
     "fastapi": "0.115", "uvicorn": "", "python-multipart": "", "prometheus-client": "",
 }  # fmt: skip
 

@@ -14,10 +14,7 @@ import numpy as np
 from xretrieve.data.patterns import Patterns
 from xretrieve.errors import UnknownNameError, XRetrieveError
 from xretrieve.gallery_asked import Ask, Asked, cut_notes
-from xretrieve.gallery_build import write_gallery
 from xretrieve.gallery_contents import Contents
-from xretrieve.gallery_encode import Encoder, encode_items
-from xretrieve.gallery_explain import explain_hit
 from xretrieve.gallery_filter import MetadataFilter, same_name
 from xretrieve.gallery_index import GalleryIndex
 from xretrieve.gallery_items import Changes, Item, Plan, give_metadata
@@ -84,6 +81,8 @@ class Gallery(Contents):
         The local tokens of such a head are kept beside the vectors (:mod:`xretrieve.gallery_tokens`). Pictures that
         cannot be read are listed in :attr:`failed`; what is not taken as a picture is counted in :attr:`left_out`.
         """
+        from xretrieve.gallery_build import write_gallery  # a search encodes no pictures, and explains nothing
+
         write_gallery(matcher, source, out, coarse, index, batch_size, cache, progress, overwrite, tokens,
                       recall, index_options, precision, Patterns.of(include, exclude))  # fmt: skip
         return cls(Store.open(out), matcher, coarse)
@@ -150,6 +149,8 @@ class Gallery(Contents):
         failed: list[dict[str, str]] = []
         vectors = None
         if plan.new:
+            from xretrieve.gallery_encode import Encoder, encode_items
+
             encoder = Encoder(self.matcher, self.coarse, tokens=spool is not None)
             items, vectors, failed = encode_items(encoder, plan.new, batch_size, cache, progress, spool)
         failed = plan.failed + failed
@@ -284,6 +285,8 @@ class Gallery(Contents):
     def explain(self, query: Query | str, id_: str) -> dict[str, Any]:
         """What makes a picture answer a query as it does, found or not: :meth:`xretrieve.Ranking.explain` less rank
         and score."""
+        from xretrieve.gallery_explain import explain_hit
+
         explained = explain_hit(self._store, self._matchers, checked_query(query), self._row(id_))
         return {"id": id_, **explained}
 
@@ -301,7 +304,7 @@ class Gallery(Contents):
         return Session(held, combine, where)
 
     def _ranking(self, found: Found, query: Query, k: int, many: int, notes: list[str], whole: bool = True) -> Ranking:
-        """What was found of ``many`` pictures, as a ranking; ``whole`` as in :func:`explain_hit`."""
+        """What was found of ``many`` pictures, as a ranking; ``whole`` as in ``explain_hit``."""
         if 0 < many < k and len(found.rows) == many:
             notes = [*notes, f"all {many} shown: fewer than the {k} asked for"]
         notes = [*notes, found.note] if found.note else notes
@@ -336,6 +339,8 @@ class Gallery(Contents):
     def _explain(self, query: Query, hit: Hit, whole: bool) -> dict[str, Any]:
         if hit.id not in self._store.rows:
             raise XRetrieveError(f"{hit.id!r} is no longer in {self.path}")
+        from xretrieve.gallery_explain import explain_hit
+
         return explain_hit(self._store, self._matchers, query, self._store.rows[hit.id], whole)
 
     def _hit(self, rank: int, row: int, score: float, exact: bool) -> Hit:

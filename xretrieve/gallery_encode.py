@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xretrieve.data.pictures import read_picture
 from xretrieve.errors import DiskError, XRetrieveError
 from xretrieve.gallery_items import Item
 from xretrieve.gallery_tokens import TokenSpool, fits_float16
@@ -109,6 +108,8 @@ def _pieces(
 
 def _reads(item: Item, failed: list[dict[str, str]]) -> bool:
     try:
+        from xretrieve.data.pictures import read_picture
+
         read_picture(item.source)
         return True
     except XRetrieveError as error:

@@ -124,7 +124,8 @@ class Matchers:
         options = about.get("source_options", {})
 
         def whole(load: Callable[[], T], what: str = "") -> T:
-            _log.info("loading %s%s", what, about["source"])
+            if what:
+                _log.info("loading %s%s", what, about["source"])
             try:
                 return load()
             except XRetrieveError as error:
@@ -135,7 +136,7 @@ class Matchers:
 
         prints = about.get("sides")
         if not prints:  # a gallery of before there were fingerprints of sides
-            return whole(lambda: load_one(about["source"], **options))
+            return whole(lambda: load_one(about["source"], **options), "both sides of ")
         sides, head = whole(lambda: find_sides(about["source"], options, about["head"]))
 
         def load(side: str) -> Backbone:

@@ -68,23 +68,20 @@ class ClipWords:
             of, ranks = _signs(), self._ranks
             parts = [of[byte] for byte in word.encode("utf-8")]
             parts[-1] += LAST
+            numbers = [self._numbers[part] for part in parts]
             while len(parts) > 1:
                 pairs = [f"{a} {b}" for a, b in zip(parts, parts[1:], strict=False)]
                 best = min(pairs, key=lambda pair: ranks.get(pair, MERGES))
                 if best not in ranks:
                     break
-                merged, place = [], 0
-                while place < len(parts):
-                    twice = place < len(pairs) and pairs[place] == best
-                    merged.append(parts[place] + parts[place + 1] if twice else parts[place])
-                    place += 1 + twice
-                parts = merged
-            self._known[word] = [self._number(part) for part in parts]
+                place = 0
+                while place < len(parts) - 1:
+                    if f"{parts[place]} {parts[place + 1]}" == best:
+                        parts[place : place + 2] = [best.replace(" ", "")]
+                        numbers[place : place + 2] = [len(self._numbers) + ranks[best]]
+                    place += 1
+            self._known[word] = numbers
         return self._known[word]
-
-    def _number(self, part: str) -> int:
-        number = self._numbers.get(part)
-        return number if number is not None else len(self._numbers) + _joined()[part]
 
 
 def _words(text: str) -> list[str]:
@@ -110,11 +107,6 @@ def _merges() -> dict[str, int]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         lines = file.read().split("\n")[1 : MERGES + 1]
     return {pair: rank for rank, pair in enumerate(lines)}
-
-
-@lru_cache(maxsize=1)
-def _joined() -> dict[str, int]:
-    return {pair.replace(" ", ""): rank for pair, rank in _merges().items()}
 
 
 @lru_cache(maxsize=1)

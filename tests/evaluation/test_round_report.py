@@ -12,10 +12,10 @@ import pytest
 import xretrieve as xr
 from tests.evaluation.round_fakes import Rounds, make_sets
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation import Report, compare
+from xretrieve.evaluation import Report, compare, round_terminal
 from xretrieve.evaluation.round_report import RoundsReport
 from xretrieve.evaluation.round_terminal import rounds_table
-from xretrieve.evaluation.rows import member_row
+from xretrieve.evaluation.rows import MemberRow, member_row
 
 
 @pytest.fixture
@@ -91,6 +91,18 @@ def test_members_of_an_ensemble_stand_below_it(report: RoundsReport) -> None:
     report.members = [replace(member_row(report), name="the t2i half")]
     assert "the t2i half" in str(report)
     assert len(rounds_table([report, report]).columns) == 6
+
+
+def test_ten_rounds_fit_into_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    name, rounds = "multi_query/scenes-hmrn-t2i", {f"round{turn}_r1": 80.0 + turn for turn in range(1, 11)}
+    row = MemberRow(name, {**rounds, "rsum": 285.8}, low=283.2, high=288.9)
+    Console(width=80).print(round_terminal._rows([row], turns=10, k=1))
+    said = capsys.readouterr().out
+    first = [line.split()[0] for line in said.splitlines() if line.strip()]
+    assert name in "".join(first)  # folded, and whole
+    assert all(f"{value:.1f}" in said for value in rounds.values()) and "285.8" in said and "283..289" in said
 
 
 def test_two_runs_are_compared_round_by_round_on_the_same_draws(report: RoundsReport) -> None:

@@ -75,7 +75,7 @@ def _rows(rows: Sequence[MemberRow], turns: int, k: int, title: str = "") -> Any
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column(f"R@{k} after round", min_width=14, overflow="fold")  # ten rounds leave it that much of 80 columns
     for turn in range(1, turns + 1):
         table.add_column(str(turn), justify="right", no_wrap=True)

@@ -112,7 +112,7 @@ def run_demo(
     reports = [*of_task["image_text"], _untrained(chosen[0], test)]
     named = {run.recipe.name: run.report for run in runs}
     leads = [lead(named[model], named[plain]) for model, plain in PAIRS if {model, plain} <= named.keys()]
-    gallery = Gallery.build(runs[0].matcher(), test, out / "scenes.xr", cache=FeatureCache(), progress=bool(progress))
+    gallery = Gallery.build(runs[0].matcher(), test, out / "scenes.xr", cache=FeatureCache(), progress=progress is True)
     rankings = _search(gallery, test, out)
     for task, name in FOLDERS.items():
         _write(of_task[task], out / name, runs, leads)

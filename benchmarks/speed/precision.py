@@ -100,7 +100,7 @@ def local_scores(head: str) -> Callable[[argparse.Namespace], Work]:
     """Captions against images by the scoring engine."""
 
     def make(a: argparse.Namespace) -> Work:
-        made, queries, gallery = scoring.make(head, a)
+        made, queries, gallery = scoring.make(head, argparse.Namespace(**vars(a), alike=1))
         return torch.inference_mode()(lambda dtype: score_matrix(made, queries, gallery, dtype=dtype))
 
     return make

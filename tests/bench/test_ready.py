@@ -24,7 +24,7 @@ def test_annotations_without_photos_name_the_split_and_what_that_does(tmp_path: 
     write_shoes(tmp_path, photos=False)
     assert missing(DatasetConfig("shoes", root=str(tmp_path))) == (
         "train: cannot be evaluated: the annotations of 5 images are here but no picture or feature file; "
-        "looked in shoes"
+        "looked in shoes, for example for shoes/img_a_0.jpg"
     )
 
 

@@ -1,5 +1,7 @@
 """What a head makes of its weights is kept between searches, and made again when a weight is written to."""
 
+import copy
+
 import pytest
 import torch
 
@@ -43,9 +45,10 @@ def test_a_weight_that_is_written_to_is_read_again(scored):
     torch.testing.assert_close(after, plain)
 
 
-def test_it_is_no_part_of_what_is_saved(scored):
+def test_it_is_no_part_of_what_is_saved_or_copied(scored):
     head, score = scored
     keys = list(head.state_dict())
     with torch.inference_mode():
         score()
     assert list(head.state_dict()) == keys
+    assert head._folded is not None and copy.deepcopy(head)._folded is None

@@ -96,6 +96,30 @@ class Head(nn.Module, ABC):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.config = config
+        self._folded: tuple[Any, Any] | None = None  # what the weights were, and what was made of them
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: not what can be made again."""
+        return {**self.__dict__, "_folded": None}
+
+    def fold(self) -> Any:
+        """What depends on weights only and is made once per call; a head that scores token by token reads it in every
+        block of pairs."""
+        return None
+
+    def folded(self) -> Any:
+        """:meth:`fold`; in inference mode it is kept for the next call, until a weight is written to.
+
+        Merging the weights and laying them out for oneDNN took a third of a search that re-ranks 175 pictures.
+        """
+        state = [*self.parameters(), *self.buffers()]
+        if not torch.is_inference_mode_enabled() or any(value.is_inference() for value in state):
+            return self.fold()  # values that were made in inference mode do not tell of writes
+        low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        now = low, [(value.data_ptr(), value._version) for value in state]
+        if self._folded is None or self._folded[0] != now:
+            self._folded = now, self.fold()
+        return self._folded[1]
 
     @classmethod
     def reads(cls, side: str, options: dict[str, Any]) -> str:

@@ -39,7 +39,6 @@ class LocalHead(Head):
         super().__init__(config)
         self.dim = config["dim"]
         self.memory: int | None = None
-        self._folded: tuple[Any, Any] | None = None  # what the weights were, and what was made of them
         self.image, self.text = (
             Projection(side, config[f"{side}_dim"], config["dim"], config[f"{side}_project"], config[f"{side}_norm"],
                        config[f"{side}_dropout"])
@@ -79,24 +78,6 @@ class LocalHead(Head):
     def coarse_parts(self) -> list[nn.Module]:
         """The projections; a subclass adds what pools."""
         return [self.image, self.text]
-
-    def fold(self) -> Any:
-        """What depends on weights only and is made once per call; handed to every :meth:`block`."""
-        return None
-
-    def folded(self) -> Any:
-        """:meth:`fold`; in inference mode it is kept for the next call, until a weight is written to.
-
-        Merging the weights and laying them out for oneDNN took a third of a search that re-ranks 175 pictures.
-        """
-        state = [*self.parameters(), *self.buffers()]
-        if not torch.is_inference_mode_enabled() or any(value.is_inference() for value in state):
-            return self.fold()  # values that were made in inference mode do not tell of writes
-        low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
-        now = low, [(value.data_ptr(), value._version) for value in state]
-        if self._folded is None or self._folded[0] != now:
-            self._folded = now, self.fold()
-        return self._folded[1]
 
     def block(self, texts: Items, images: Items, folded: Any, trace: Trace = None) -> dict[str, Tensor]:
         """All pairs of a block: ``score`` (g,C,B) float32, and what else training needs.

@@ -354,3 +354,13 @@ def test_positives_of_triplets_are_the_pictures_that_the_ceiling_counts(tmp_path
     assert meta["splits"]["test"]["ceiling"]["composed"]["R@1"] == round(100 * np.mean([1 / n for n in numbers]), 2)
     assert all(t.target in t.positives and t.reference not in t.positives for t in data.triplets)
     assert len(numbers) > 50
+
+
+def test_two_processes_draw_the_same_files_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[generate.__module__], "CHUNK", 3)
+    options = SceneOptions(train=7, val=2, test=2, size=48)
+    one, two = generate(tmp_path / "one", options), generate(tmp_path / "two", options, jobs=2)
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert len(files) == 7 + 2 + 2 + 3
+    assert files == sorted(path.relative_to(two) for path in two.rglob("*") if path.is_file())
+    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in files)

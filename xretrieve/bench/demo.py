@@ -100,7 +100,7 @@ def run_demo(
     _open(out)
     write_json(out / MARKER, {"recipes": list(recipes), "overrides": overrides or []})
     say(f"drawing the pictures of {chosen[0].dataset.name} ...")
-    drawn_beside_imports(chosen[0].dataset)
+    drawn_beside_imports(chosen[0].dataset, jobs)
     runs = [_train(chosen[0], out, progress, say)]
     if show is not None:
         show(runs[0].report)

@@ -1,35 +1,29 @@
-"""The pictures of the demo are drawn by another process while this one loads its libraries: both take seconds."""
+"""The pictures of the demo are drawn by other processes while this one loads its libraries: both take seconds."""
 
 from __future__ import annotations
 
-import multiprocessing
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from xretrieve.training.recipe import DatasetConfig
 
 
-def drawn_beside_imports(dataset: DatasetConfig) -> None:
-    """Have the dataset made, if it is one that is made on first use; what goes wrong there is said when it is read."""
-    about = (dataset.name, dataset.root, dataset.layout, dataset.options)
-    process = multiprocessing.get_context("spawn").Process(target=draw, args=about, daemon=True)
-    process.start()
-    import timm  # noqa: F401
-    import torch  # noqa: F401
+def drawn_beside_imports(dataset: DatasetConfig, jobs: int = 1) -> None:
+    """Have the scenes of a recipe made by ``jobs`` processes; what goes wrong there is said when they are read."""
+    with ThreadPoolExecutor(1) as drawing:
+        drawing.submit(_draw, dataset, jobs)
+        import timm  # noqa: F401
+        import torch  # noqa: F401
 
-    import xretrieve.training.loop  # noqa: F401
-    from xretrieve.backbones.vocabulary import tokenize
-
-    tokenize("its tokenizer is loaded with the first text")
-    process.join()
+        import xretrieve.training.loop  # noqa: F401
 
 
-def draw(name: str, root: str | None, layout: str | None, options: dict[str, Any]) -> None:
-    """Read one split: the first use makes the whole set."""
-    from xretrieve.data import datasets
-    from xretrieve.errors import XRetrieveError
+def _draw(dataset: DatasetConfig, jobs: int) -> None:
+    from xretrieve.config import from_dict
+    from xretrieve.data.scenes.load import ensure
+    from xretrieve.data.scenes.options import SceneOptions
+    from xretrieve.utils.files import cache_root
 
-    try:
-        datasets.load(name, root=root, split="val", layout=layout, **options)
-    except XRetrieveError:
-        return  # the same error, as one line, comes from whoever reads it next
+    if dataset.root is None:
+        ensure(cache_root() / "scenes", from_dict(SceneOptions, dataset.options, "scenes"), jobs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,24 @@ from xretrieve.data.scenes.build import Picture, build_split
 from xretrieve.data.scenes.ceiling import ceilings
 from xretrieve.data.scenes.options import VERSION, SceneOptions
 from xretrieve.data.scenes.render import Box, png_bytes, render
+from xretrieve.data.scenes.scene import Scene
 from xretrieve.utils.files import atomic_folder
+from xretrieve.utils.processes import side_by_side
 
 SPLITS = ("train", "val", "test")
+CHUNK = 64  # pictures that a process draws before it hands them over
 
 
-def generate(folder: str | Path, options: SceneOptions, progress: Callable[[int, int], None] | None = None) -> Path:
+def generate(
+    folder: str | Path, options: SceneOptions, progress: Callable[[int, int], None] | None = None, jobs: int = 1
+) -> Path:
     """Write the whole dataset to ``folder``, which appears only when it is complete.
 
     Args:
         folder: where; an existing one is replaced.
         options: what to make.
         progress: called with (pictures done, pictures in all).
+        jobs: processes that draw (:func:`xretrieve.utils.processes.side_by_side`); the files are the same.
 
     Returns:
         ``folder`` with ``images/<id>.png``, ``annotations.jsonl``, ``triplets.jsonl`` and ``meta.json``.
@@ -33,15 +39,15 @@ def generate(folder: str | Path, options: SceneOptions, progress: Callable[[int,
     meta: dict[str, Any] = {"name": "scenes", "version": VERSION, "options": asdict(options), "splits": {}}
     with atomic_folder(folder) as part:
         (part / "images").mkdir()
+        built = {split: build_split(options, split) for split in SPLITS}
+        drawn = _drawn([picture for pictures, _ in built.values() for picture in pictures], options.size, jobs)
         with (
             open(part / "annotations.jsonl", "w", encoding="utf-8", newline="\n") as rows,
             open(part / "triplets.jsonl", "w", encoding="utf-8", newline="\n") as triplets,
         ):
-            for split in SPLITS:
-                pictures, changes = build_split(options, split)
-                for picture in pictures:
-                    pixels, boxes = render(picture.scene, picture.seed, options.size)
-                    (part / "images" / f"{picture.id}.png").write_bytes(png_bytes(pixels))
+            for split, (pictures, changes) in built.items():
+                for picture, (png, boxes) in zip(pictures, drawn):  # noqa: B905  the rest is of the next splits
+                    (part / "images" / f"{picture.id}.png").write_bytes(png)
                     rows.write(json.dumps(_row(picture, split, boxes, options.size)) + "\n")
                     done += 1
                     if progress is not None:
@@ -69,6 +75,20 @@ def generate(folder: str | Path, options: SceneOptions, progress: Callable[[int,
                     meta["splits"][split]["ceiling"] = ceilings(pictures, changes)
         (part / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def _drawn(pictures: list[Picture], size: int, jobs: int) -> Iterator[tuple[bytes, list[Box]]]:
+    """Each picture as a PNG, and the boxes of its things."""
+    looks = [(picture.scene, picture.seed) for picture in pictures]
+    chunks = [(looks[start : start + CHUNK], size) for start in range(0, len(looks), CHUNK)]
+    if jobs == 1:
+        return (one for chunk in chunks for one in _draw(*chunk))
+    return (one for made in side_by_side(_draw, chunks, jobs) for one in made)
+
+
+def _draw(looks: list[tuple[Scene, str]], size: int) -> list[tuple[bytes, list[Box]]]:
+    drawn = [render(scene, seed, size) for scene, seed in looks]
+    return [(png_bytes(pixels), boxes) for pixels, boxes in drawn]
 
 
 def _row(picture: Picture, split: str, boxes: list[Box], size: int) -> dict[str, Any]:

@@ -47,6 +47,14 @@ def test_a_renamed_folder_is_named_anew_and_the_old_name_is_free(gallery, photos
     assert right(gallery)["red"] == "holiday/red.png" and gallery.search("yellow", 1).ids == ["2019/red.png"]
 
 
+def test_a_picture_is_named_anew_beside_one_that_cannot_be_read(gallery, photos):
+    (photos / "2019" / "red.png").rename(photos / "2019" / "rose.png")
+    (photos / "2019" / "cut.png").write_bytes(b"no picture")
+    changes = gallery.add(photos)
+    assert changes.moved == ["2019/rose.png"] and not changes.added and len(changes.failed) == 1
+    assert right(gallery)["red"] == "2019/rose.png"
+
+
 def test_two_files_that_swap_their_names_swap_their_ids(gallery, photos):
     one, two, aside = photos / "2019" / "red.png", photos / "2019" / "blue.png", photos / "x"
     one.rename(aside), two.rename(one), aside.rename(two)  # noqa: B018

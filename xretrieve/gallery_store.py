@@ -269,7 +269,7 @@ class Store:
         read: _Part | None = None
         if items or changed:
             part = {"name": f"{len(new['parts']):04d}-{uuid.uuid4().hex[:6]}", "rows": len(items)}
-            array = np.zeros((0, new["dim"]), np.float32) if vectors is None else np.asarray(vectors, np.float32)
+            array = np.asarray(vectors, np.float32) if items else np.zeros((0, new["dim"]), np.float32)
             read = self._write_part(part, items, array, changed, tokens)
             new["parts"] = [*new["parts"], part]
         new["count"] = len(self.rows) - len(removed) + len(items)

@@ -89,7 +89,8 @@ def test_a_ranking_explains_the_set_as_a_search_does(galleries):
     for text in SENTENCES[:3]:
         session.add(text)
     own, searched = session.ranking(k=2).explain(1), gallery.search(session.query, k=2).explain(1)
-    assert own.pop("score") == pytest.approx(searched.pop("score"), rel=1e-6)  # its sentences are encoded one by one
+    # its sentences are encoded one by one, which rounds otherwise on some processors
+    np.testing.assert_array_max_ulp(np.float32(own.pop("score")), np.float32(searched.pop("score")), maxulp=4)
     assert own == searched
 
 

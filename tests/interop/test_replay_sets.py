@@ -40,8 +40,8 @@ def test_an_empty_sentence_is_an_absent_one():
     want = xr.interop.replay("hmrn", state, inputs | {"set_sizes": np.array([2, 1, 2, 2])})["scores"]
     inputs["captions_mask"][1, 1] = False
     got = xr.interop.replay("hmrn", state, inputs)["scores"]
-    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7)  # products of other shapes round otherwise
-    np.testing.assert_allclose(want[1, :, 1], want[0, :, 1], rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_max_ulp(got, want, maxulp=4)  # products of other shapes round otherwise on some processors
+    np.testing.assert_array_equal(want[1, :, 1], want[0, :, 1])
 
 
 def spoiled(key, value):

@@ -68,7 +68,7 @@ def test_one_pair_alone_scores_as_in_the_batch(case):
 def test_block_size_changes_neither_scores_nor_gradients(case):
     head = make(case)
     # other numbers than elsewhere: those put a value so near a ReLU's kink that rounding moves it across
-    queries, gallery = texts((4, 2, 1, 4, 3, 2, 4), 4, seed=2), images((5, 3, 1, 5, 5), 5, seed=3)
+    queries, gallery = texts((4, 2, 1, 4, 3, 2, 4), 4, seed=4), images((5, 3, 1, 5, 5), 5, seed=5)
     want, plain = head.score(queries, gallery), gradients(head, queries, gallery)
     for memory in (1, 2 * head.pair_bytes(4, 5), 7 * head.pair_bytes(3, 5)):
         torch.testing.assert_close(score_matrix(head, queries, gallery, memory=memory), want, **TOL)

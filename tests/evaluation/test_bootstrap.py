@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.bootstrap import _weights, intervals, paired, recall_curve, resampled
-from xretrieve.evaluation.metrics import compute, compute_folds
+from xretrieve.evaluation.bootstrap import (
+    Difference,
+    _weights,
+    differences,
+    intervals,
+    recall_curve,
+    resampled,
+    resampled_columns,
+)
+from xretrieve.evaluation.metrics import Column, compute, compute_folds, mean, mean_of_parts
 
 
 def draw(seed=0, n=60, low=1, high=6):
@@ -71,9 +79,13 @@ def test_same_seed_same_interval_and_another_seed_another():
     assert first == again != other
 
 
+def paired(a: tuple, b: tuple, owner: np.ndarray) -> dict[str, Difference]:
+    return differences(*(resampled(*ranks, owner) for ranks in (a, b)), compute(*a), compute(*b))
+
+
 def test_a_model_against_itself_differs_by_nothing():
     i2t, t2i, owner = draw()
-    for d in paired((i2t, t2i), (i2t, t2i), owner, resamples=100).values():
+    for d in paired((i2t, t2i), (i2t, t2i), owner).values():
         assert (d.value, d.low, d.high, d.p) == (0, 0, 0, 1)
 
 
@@ -88,9 +100,26 @@ def test_pairing_finds_a_small_gain_that_two_intervals_would_hide():
     assert (back.value, back.low, back.high) == pytest.approx((-d.value, -d.high, -d.low))
 
 
-def test_sets_of_different_size_are_refused():
-    with pytest.raises(XRetrieveError, match="2 images"):
-        paired((np.zeros(2), np.zeros(4)), (np.zeros(3), np.zeros(4)), np.array([0, 0, 1, 1]))
+def test_no_resample_is_an_error():
+    with pytest.raises(XRetrieveError, match="ask for at least 1"):
+        resampled(np.zeros(2), np.zeros(2), np.arange(2), resamples=0)
+
+
+def test_strata_are_drawn_apart_and_lost_queries_never():
+    rng = np.random.default_rng(5)
+    group = np.array([4, 4, 7, -1, 1, 2, 9])
+    strata = np.array(["a", "a", "a", "b", "b", "b", "b"])
+    values = rng.random(7) * 100
+    columns = [Column("all", "percent", "higher", mean, values),
+               Column("b", "percent", "higher", mean, values, strata == "b"),
+               Column("both", "percent", "higher", mean_of_parts, parts=("all", "b"))]  # fmt: skip
+    drawn = resampled_columns(columns, group, strata, resamples=40, seed=3)
+    draws = [np.random.default_rng([3, n]).integers(0, size, (40, size)) for n, size in enumerate((3, 2))]
+    for r in (0, 39):
+        chosen = [*np.array([1, 2, 9])[draws[0][r]], *np.array([4, 7])[draws[1][r]]]  # of b, whose group comes first
+        rows = np.concatenate([np.flatnonzero(group == one) for one in chosen])
+        own = values[rows].mean(), values[rows][strata[rows] == "b"].mean()
+        assert [drawn[name][r] for name in ("all", "b", "both")] == pytest.approx([*own, sum(own) / 2])
 
 
 def test_recall_curve_meets_the_table():

@@ -13,8 +13,9 @@ from tests.evaluation.round_fakes import Rounds, make_sets
 from xretrieve.data.turns import query_sets
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation import get_protocol, list_protocols
+from xretrieve.evaluation.metrics import values_of
 from xretrieve.evaluation.protocols import RoundsProtocol
-from xretrieve.evaluation.round_metrics import compute_rounds
+from xretrieve.evaluation.round_metrics import round_columns
 from xretrieve.evaluation.round_report import RoundsReport
 from xretrieve.evaluation.rounds import Counter, evaluate_round_scores
 from xretrieve.evaluation.trec import read_qrels, read_run
@@ -191,17 +192,17 @@ def test_trec_files_hold_every_round(tmp_path: Path) -> None:
 
 
 def test_the_bootstrap_draws_images_and_keeps_the_sets_of_one_together() -> None:
-    from xretrieve.evaluation.bootstrap import resampled_rounds
+    from xretrieve.evaluation.bootstrap import resampled_columns
 
     rng = np.random.default_rng(0)
     owner = np.array([0, 0, 3, 3, 3, 9])
     ranks = rng.integers(0, 8, (2, 6)).astype(float)
-    drawn = resampled_rounds(ranks, owner, resamples=400, seed=7)
+    drawn = resampled_columns(round_columns(ranks), owner, resamples=400, seed=7)
     draws = np.random.default_rng([7, 0]).integers(0, 3, (400, 3))
     groups = [np.flatnonzero(owner == image) for image in (0, 3, 9)]
     for r in (0, 57, 399):
         rows = np.concatenate([groups[i] for i in draws[r]])
-        expected = compute_rounds(ranks[:, rows])
+        expected = values_of(round_columns(ranks[:, rows]))
         assert {name: values[r] for name, values in drawn.items()} == pytest.approx(expected)
 
 

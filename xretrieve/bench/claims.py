@@ -93,11 +93,7 @@ class Claim:
 
     def metrics(self, report: Report) -> list[str]:
         """The metrics of the differences, the main one first."""
-        if self.task == "multi_query":
-            return [f"round{report.turns}_r1"]  # type: ignore[attr-defined]
-        if self.task == "image_text":
-            return ["rsum"]
-        names = [report.headline.name, "same_model_strict_r10"]  # type: ignore[attr-defined]
+        names = [report.main_metrics()[0], "same_model_strict_r10"]
         return [name for name in names if name in report.metrics.values]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def columns(claim: Claim, found: Found) -> list[dict[str, Any]]:
     """The numbers of a row's line: name, label, and whether the interval is shown."""
     if claim.task != "multi_query":
         return [{"name": m, "label": m.replace("_", " "), "interval": True} for m in found.metrics]
-    names = [name for name in found.rows[0]["values"] if name.endswith("_r1")] if found.rows else []
+    values = found.rows[0]["values"] if found.rows else {}
+    names = list(takewhile(values.__contains__, (f"round{turn}_r1" for turn in count(1))))
     return [{"name": name, "label": f"after {turn}", "interval": turn == len(names)}
             for turn, name in enumerate(names, start=1)]  # fmt: skip
 

@@ -139,7 +139,7 @@ class ComposedCells(Cells):
         made = self.finished()
         first = next(iter(made.values())).report
         metrics = [m for m in METRICS.get(self.data, ()) if m in first.metrics.values]
-        metrics = metrics or [first.headline.name]  # type: ignore[attr-defined]
+        metrics = metrics or [first.headline.name]
         rows = tables.table_rows(self.rows, made, metrics, OPPONENTS)
         for row in rows:
             row["weights"] = {str(seed): made[row["name"], seed].extra for seed in row["seeds"]}

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from xretrieve.bench.rows import Cell
-from xretrieve.bench.suites import SuiteCells, main_metrics
+from xretrieve.bench.suites import SuiteCells
 from xretrieve.config import to_dict
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.report import Report
@@ -75,7 +75,7 @@ def _entry(
     command: str = "",
 ) -> dict[str, Any]:  # fmt: skip
     report: Report = cell.report
-    setting, metrics = report.metrics.setting, main_metrics(report)
+    setting, metrics = report.metrics.setting, report.main_metrics()
     head = report[metrics[0]]
     return {
         "model": model, "kind": kind, "dataset": setting.dataset, "split": setting.split, "task": report.protocol.task,

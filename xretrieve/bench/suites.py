@@ -126,7 +126,7 @@ class SuiteCells(Cells):
         protocols = dict.fromkeys(cell.report.protocol.name for cell in made.values())
         for protocol in protocols:
             own = {at: cell for at, cell in made.items() if cell.report.protocol.name == protocol}
-            metrics = main_metrics(next(iter(own.values())).report)
+            metrics = next(iter(own.values())).report.main_metrics()
             parts.append({"protocol": protocol, "metrics": metrics, **tables.about_table(own),
                           "rows": tables.table_rows(self.all_rows(), own, metrics, ())})  # fmt: skip
         table = {"parts": parts, "rows": [row for part in parts for row in part["rows"]]}
@@ -142,19 +142,6 @@ def row_name(recipe: str) -> str:
     'image_text.scenes-dual'
     """
     return recipe.replace("/", ".")
-
-
-def main_metrics(report: Report) -> list[str]:
-    """The metrics of a report that a table shows, the one that models are compared by first."""
-    task = report.protocol.task
-    if task == "multi_query":
-        last = report.turns  # type: ignore[attr-defined]
-        return [f"round{last}_r{k}" for k in report.protocol.ks] + ["round1_r1"] * (last > 1)
-    if task == "composed":
-        head = report.headline.name  # type: ignore[attr-defined]
-        first = [name for name in report.metrics.values if re.fullmatch(r"(mean_(relaxed_|strict_)?)?r\d+", name)]
-        return list(dict.fromkeys([head, *first]))
-    return ["rsum", *(f"{side}_r{k}" for side in ("i2t", "t2i") for k in report.protocol.ks)]
 
 
 def markdown(table: dict[str, Any]) -> str:

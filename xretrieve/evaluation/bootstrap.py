@@ -1,4 +1,4 @@
-"""Bootstrap over images: an image is drawn together with all its captions, whose luck is shared.
+"""Bootstrap over images (or triplets): one is drawn together with all its queries, whose luck is shared.
 
 Resampling is done on ranks (the gallery stays as it is) by weights: how often each image was drawn. Recalls and means
 are then matrix products, the median is read off the middle of one sorted list, and no resample is a Python loop.
@@ -6,15 +6,94 @@ are then matrix products, the median is read off the middle of one sorted list, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.metrics import DIRECTIONS, KS, fold_members, metric_names
+from xretrieve.evaluation.metrics import (
+    KS,
+    Column,
+    fold_members,
+    mean,
+    mean_rank,
+    median_rank,
+    pair_columns,
+    share,
+    with_parts,
+)
 
 _CHUNK = 8_000_000  # weights held at once: 64 MB of float64
+
+
+def resampled_columns(
+    columns: Sequence[Column],
+    group: np.ndarray,
+    strata: np.ndarray | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    stream: int = 0,
+) -> dict[str, np.ndarray]:
+    """Every column on every resample.
+
+    Args:
+        columns: over Q queries.
+        group: (Q,) int, what a query is drawn with: its image, or its triplet; below 0 for queries that are not here.
+        strata: (Q,) labels; groups are drawn within each (means only); None: among all.
+        stream: which of the independent draws of a seed this is; each further stratum takes the next.
+    Returns:
+        metric name -> (resamples,) float64, NaN where a resample has no query of a metric. The same seed and groups
+        draw the same: that pairs two calls.
+    """
+    if resamples < 1:
+        raise XRetrieveError(f"bootstrap: {resamples} resamples; ask for at least 1")
+    here = group >= 0
+    asked, unit = np.unique(group[here], return_inverse=True)  # (U,), (Q',)
+    means = [column for column in columns if column.reduce in _MEANS]
+    medians = [column for column in columns if column.reduce is median_rank]
+    assert strata is None or not medians  # the median of several strata is no sum over them
+    every = np.ones(len(group), bool)
+    counted = {c.name: (every if c.rows is None else c.rows)[here] for c in columns if not c.parts}
+    per_unit = np.empty((2, len(asked), len(means)))  # sums of the values, and how many they are
+    for i, column in enumerate(means):
+        assert column.per_query is not None
+        rows = counted[column.name]
+        for part, weights in enumerate((column.per_query[here] * rows, rows.astype(float))):
+            per_unit[part, :, i] = np.bincount(unit, weights, len(asked))
+    sums = np.zeros((2, len(means), resamples))
+    out: dict[str, np.ndarray] = {column.name: np.zeros(resamples) for column in medians}
+    for number, members in enumerate(_members(len(asked), unit, strata[here] if strata is not None else None)):
+        for span, drawn in _weights(len(members), resamples, [seed, stream + number]):
+            sums[:, :, span] += (drawn @ per_unit[:, members]).transpose(0, 2, 1)
+            for column in medians:
+                assert column.per_query is not None
+                rows = counted[column.name]
+                ranks, place = column.per_query[here][rows], unit[rows]
+                total = drawn @ np.bincount(place, minlength=len(asked)).astype(float)
+                out[column.name][span] = np.floor(_medians(drawn, ranks, place, total)) + 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        out |= {c.name: _MEANS[c.reduce](*sums[:, i]) for i, c in enumerate(means)}
+    return with_parts(columns, out)
+
+
+# a reduction that is a mean, from the sum of the values and their number
+_MEANS: dict[Callable[..., Any], Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    share: lambda hits, number: 100 * hits / number,
+    mean: lambda total, number: total / number,
+    mean_rank: lambda total, number: total / number + 1,
+}
+
+
+def _members(units: int, unit: np.ndarray, strata: np.ndarray | None) -> list[np.ndarray]:
+    """The units of each stratum, in the order in which the units' labels first appear."""
+    if strata is None:
+        return [np.arange(units)]
+    label = np.empty(units, dtype=strata.dtype)
+    label[unit] = strata
+    return [np.flatnonzero(label == one) for one in dict.fromkeys(label.tolist())]
 
 
 def resampled(
@@ -27,7 +106,7 @@ def resampled(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Every metric on every resample.
+    """Every metric of both directions on every resample of the images.
 
     Args:
         i2t: (N,) 0-based ranks, images as queries.
@@ -35,45 +114,17 @@ def resampled(
         owner: (C,) the image row of each caption.
         folds: images are drawn inside each fold and the metrics averaged over the folds.
     Returns:
-        metric name -> (resamples,) float64. The same seed and N draw the same images: that pairs two calls.
+        as :func:`resampled_columns`.
     """
     i2t, t2i, owner = np.asarray(i2t, float), np.asarray(t2i, float), np.asarray(owner)
-    if resamples < 1:
-        raise XRetrieveError(f"bootstrap: {resamples} resamples; ask for at least 1")
-    out = {name: np.zeros(resamples) for name in metric_names(ks)}
-    for fold, (rows, columns) in enumerate(fold_members(owner, len(i2t), folds)):
-        size, part = rows.stop - rows.start, owner[columns] - rows.start
-        for span, weights in _weights(size, resamples, [seed, fold]):
-            for direction, ranks, group in zip(
-                DIRECTIONS, (i2t[rows], t2i[columns]), (np.arange(size), part), strict=True
-            ):
-                for name, values in _weighted(weights, ranks, group, ks).items():
-                    out[f"{direction}_{name}"][span] += values / folds
-    out["rsum"] = sum(out[f"{d}_r{k}"] for d in DIRECTIONS for k in ks)  # type: ignore[assignment]
-    return out
-
-
-def resampled_rounds(
-    ranks: np.ndarray, owner: np.ndarray, *, ks: Sequence[int] = KS, resamples: int = 1000, seed: int = 0
-) -> dict[str, np.ndarray]:
-    """The metrics of every round on every resample, all rounds on the same draws.
-
-    Args:
-        ranks: (T, M) 0-based ranks after each round.
-        owner: (M,) the image of each query set; the sets of one image are drawn together.
-    Returns:
-        metric name (see :func:`xretrieve.evaluation.round_metrics.compute_rounds`) -> (resamples,) float64.
-    """
-    if resamples < 1:
-        raise XRetrieveError(f"bootstrap: {resamples} resamples; ask for at least 1")
-    asked, group = np.unique(owner, return_inverse=True)  # images without a set have nothing to resample
-    out: dict[str, np.ndarray] = {}
-    for span, weights in _weights(len(asked), resamples, [seed, 0]):
-        for turn, now in enumerate(np.asarray(ranks, float), start=1):
-            for name, values in _weighted(weights, now, group, ks).items():
-                out.setdefault(f"round{turn}_{name}", np.zeros(resamples))[span] = values
-    out["rsum"] = sum(out[f"round{len(ranks)}_r{k}"] for k in ks)  # type: ignore[assignment]
-    return out
+    columns = pair_columns(i2t, t2i, ks)
+    total = {column.name: np.zeros(max(resamples, 0)) for column in columns}
+    for fold, (rows, captions) in enumerate(fold_members(owner, len(i2t), folds)):
+        group = np.concatenate([np.arange(rows.start, rows.stop), owner[captions]])
+        own = pair_columns(i2t[rows], t2i[captions], ks)
+        for name, values in resampled_columns(own, group, resamples=resamples, seed=seed, stream=fold).items():
+            total[name] += values / folds
+    return with_parts(columns, total)  # rsum from the averaged recalls
 
 
 def intervals(samples: dict[str, np.ndarray], level: float = 0.95) -> dict[str, tuple[float, float]]:
@@ -126,28 +177,6 @@ class Difference:
         return self.b - self.a
 
 
-def paired(
-    a: tuple[np.ndarray, np.ndarray],
-    b: tuple[np.ndarray, np.ndarray],
-    owner: np.ndarray,
-    *,
-    ks: Sequence[int] = KS,
-    folds: int = 1,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Difference]:
-    """Paired bootstrap: both models are resampled with the same images. a, b: (i2t ranks (N,), t2i ranks (C,))."""
-    from xretrieve.evaluation.metrics import compute_folds
-
-    if a[0].shape != b[0].shape or a[1].shape != b[1].shape:
-        raise XRetrieveError(
-            f"paired bootstrap: {len(a[0])} images x {len(a[1])} captions against {len(b[0])} x {len(b[1])}"
-        )
-    options = {"ks": ks, "folds": folds, "resamples": resamples, "seed": seed}
-    drawn = [resampled(*ranks, owner, **options) for ranks in (a, b)]  # type: ignore[arg-type]
-    return differences(*drawn, *(compute_folds(*ranks, owner, folds, ks)[0] for ranks in (a, b)))
-
-
 def differences(
     drawn_a: dict[str, np.ndarray], drawn_b: dict[str, np.ndarray], a: dict[str, float], b: dict[str, float]
 ) -> dict[str, Difference]:
@@ -172,24 +201,6 @@ def _weights(images: int, resamples: int, seed: Sequence[int]) -> Iterator[tuple
             slice(start, start + rows),
             np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images).astype(float),
         )
-
-
-def _weighted(weights: np.ndarray, ranks: np.ndarray, group: np.ndarray, ks: Sequence[int]) -> dict[str, np.ndarray]:
-    """Recalls (percent), medr and meanr of one direction for each row of weights (r, N)."""
-    n = weights.shape[1]
-    sums = np.stack(
-        [
-            np.bincount(group, minlength=n),
-            *(np.bincount(group[ranks < k], minlength=n) for k in ks),
-            np.bincount(group, weights=ranks, minlength=n),
-        ],
-        1,
-    )  # (N, 2 + len(ks))
-    drawn = weights @ sums  # (r, 2 + len(ks))
-    out = {f"r{k}": 100 * drawn[:, 1 + i] / drawn[:, 0] for i, k in enumerate(ks)}
-    out["medr"] = np.floor(_medians(weights, ranks, group, drawn[:, 0])) + 1
-    out["meanr"] = drawn[:, -1] / drawn[:, 0] + 1
-    return out
 
 
 def _medians(weights: np.ndarray, ranks: np.ndarray, group: np.ndarray, totals: np.ndarray) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.bootstrap import Difference
-from xretrieve.evaluation.metrics import Setting
+from xretrieve.evaluation.metrics import Column, Setting
 from xretrieve.evaluation.report import Report
 
 
@@ -19,6 +20,7 @@ class Comparison:
         a, b: names of the two reports.
         setting: what both were measured on.
         differences: metric name -> difference.
+        columns: what the metrics are.
         warnings: what a reader must know.
     """
 
@@ -26,6 +28,7 @@ class Comparison:
     b: str
     setting: Setting
     differences: dict[str, Difference]
+    columns: Sequence[Column] = ()
     warnings: list[str] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> Difference:
@@ -57,7 +60,9 @@ class Comparison:
             span = f"{d.low:+.2f} .. {d.high:+.2f}"
             table.add_row(name, f"{d.a:.1f}", f"{d.b:.1f}", f"{d.value:+.2f}", span, p, style=style)
         names = Text(f"A: {self.a}\nB: {self.b}")
-        note = Text("paired bootstrap; bold: the interval leaves out zero. Lower is better for medr and meanr.")
+        lower = any(c.better == "lower" and c.name in self.differences for c in self.columns)
+        note = Text("paired bootstrap; bold: the interval leaves out zero."
+                    + " Lower is better for medr and meanr." * lower)  # fmt: skip
         told = [Text(f"warning: {warning}", style="yellow") for warning in self.warnings]
         return Group(names, table, Text(str(self.setting)), note, *told)
 
@@ -98,4 +103,4 @@ def compare(a: Report, b: Report, resamples: int = 1000, seed: int = 0) -> Compa
             )
         warnings.append("the texts differ, and not only in how they are cut; a difference may come from them")
     setting = replace(a.metrics.setting, resamples=resamples, seed=seed)
-    return Comparison(a.name, b.name, setting, a.differences(b, resamples, seed), warnings)
+    return Comparison(a.name, b.name, setting, a.differences(b, resamples, seed), a.metrics.columns, warnings)

@@ -13,7 +13,7 @@ from xretrieve.data.base import RetrievalDataset
 from xretrieve.data.modifications import query_texts
 from xretrieve.data.triplets import ComposedDataset, composed
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.bootstrap import intervals
+from xretrieve.evaluation.bootstrap import intervals, resampled_columns
 from xretrieve.evaluation.candidates import (
     CandidateCounts,
     average_precision,
@@ -25,16 +25,14 @@ from xretrieve.evaluation.composed_metrics import (
     MAP_K,
     ComposedCounts,
     ComposedSetting,
-    measures,
-    resampled_composed,
-    values_of,
+    composed_columns,
 )
 from xretrieve.evaluation.composed_protocols import USUAL, ComposedProtocol, find, usual
 from xretrieve.evaluation.composed_report import ComposedReport
 from xretrieve.evaluation.composed_samples import choose_composed_samples, composed_pictures
 from xretrieve.evaluation.composed_vectors import Asked, Vectors, asked
 from xretrieve.evaluation.data_digests import data_digests
-from xretrieve.evaluation.metrics import Metrics
+from xretrieve.evaluation.metrics import Metrics, values_of
 from xretrieve.evaluation.samples import thumbnail
 
 BLOCK = 512  # queries scored at once
@@ -192,12 +190,13 @@ def _report(
     from xretrieve.evaluation.evaluator import stamp, versions
 
     counts = count(score, queries, data, protocol)
-    tables = {t: measures(counts, protocol, t) for t in dict.fromkeys((protocol.ties, "pessimistic", "optimistic"))}
-    by_rule = {ties: values_of(table, counts.here) for ties, table in tables.items()}
+    rules = dict.fromkeys((protocol.ties, "pessimistic", "optimistic"))
+    columns = {ties: composed_columns(counts, protocol, ties) for ties in rules}
+    by_rule = {ties: values_of(own, counts.here) for ties, own in columns.items()}
     values = by_rule[protocol.ties]
     spans = {}
     if bootstrap:
-        drawn = resampled_composed(tables[protocol.ties], counts, resamples=bootstrap, seed=seed)
+        drawn = resampled_columns(columns[protocol.ties], counts.group, counts.category, resamples=bootstrap, seed=seed)
         spans = {n: span for n, span in intervals(drawn).items() if np.isfinite(span).all()}
     bounds = {name: (by_rule["pessimistic"][name], by_rule["optimistic"][name]) for name in values}
     galleries = {category: data.gallery(protocol.rule, category) for category in data.categories}
@@ -215,7 +214,7 @@ def _report(
         warnings.append(f"only {share} of the gallery's photos are here; a smaller gallery makes recalls higher")
     return ComposedReport(
         name="",
-        metrics=Metrics(setting, values, spans, bounds),
+        metrics=Metrics(setting, columns[protocol.ties], values, spans, bounds),
         protocol=protocol,
         counts=counts,
         image_ids=list(data.image_ids),
@@ -227,7 +226,7 @@ def _report(
         warnings=warnings,
         created=stamp(),
         about={"data": "; ".join(data.notes)} if data.notes else {},
-        with_lost=values_of(tables[protocol.ties]) if setting.lost else {},
+        with_lost=values_of(columns[protocol.ties]) if setting.lost else {},
     )  # fmt: skip
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.candidates import CandidateCounts
 from xretrieve.evaluation.composed_protocols import ComposedProtocol
-from xretrieve.evaluation.metrics import Setting
+from xretrieve.evaluation.metrics import Better, Column, Setting, mean, mean_of_parts
 
 MAP_K = 10
 SUBSET_KS = (1, 2, 3)
@@ -53,6 +52,11 @@ class ComposedCounts:
         """Queries that are asked here, and whose target is no candidate."""
         return int((self.here & ~self.strict.reachable).sum())
 
+    @property
+    def group(self) -> np.ndarray:
+        """(Q,) int64, what the bootstrap draws: the triplet of a query, -1 for lost ones."""
+        return np.where(self.here, self.pair, -1)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as arrays of ranks.npz."""
         out: dict[str, np.ndarray] = {}
@@ -74,24 +78,8 @@ class ComposedCounts:
 _PLAIN = ("precision", "positives", "pair", "here", "category", "kind", "same_model")
 
 
-@dataclass(frozen=True)
-class Mean:
-    """A metric: the mean of ``values`` over the queries of ``rows``.
-
-    Args:
-        values: (Q,) percent: 100 for a hit, 0 for a miss, or an average precision.
-        rows: (Q,) bool.
-    """
-
-    values: np.ndarray
-    rows: np.ndarray
-
-
-Measure = Mean | tuple[str, ...]  # a tuple: the unweighted mean of other metrics
-
-
-def measures(counts: ComposedCounts, protocol: ComposedProtocol, ties: str = "") -> dict[str, Measure]:
-    """The metrics of a protocol by name, in the order of its table.
+def composed_columns(counts: ComposedCounts, protocol: ComposedProtocol, ties: str = "") -> list[Column]:
+    """The metrics of a protocol, in the order of its table.
 
     Names: ``r10``; ``dress_r10`` of a category; ``mean_r10`` over categories; ``subset_r1``; ``strict_r10``,
     ``relaxed_r10``, ``map10`` and ``ceiling_r10`` over all queries, ``colour_strict_r10`` of a kind of edit,
@@ -99,93 +87,56 @@ def measures(counts: ComposedCounts, protocol: ComposedProtocol, ties: str = "")
     """
     ties, ks = ties or protocol.ties, protocol.ks
     strict = counts.strict.ranks(ties)
-    everything = np.ones(len(strict), bool)
     if protocol.metrics == "categories":
         names = list(dict.fromkeys(counts.category.tolist()))
-        table = {f"{c}_r{k}": Mean(_hits(strict, k), counts.category == c) for c in names for k in ks}
-        parts: dict[str, Measure] = {f"mean_r{k}": tuple(f"{c}_r{k}" for c in names) for k in ks}
-        return table | parts | {"mean": tuple(table)}
+        table = [
+            replace(_recall(f"{c}_r{k}", strict, k), rows=counts.category == c, group=c) for c in names for k in ks
+        ]
+        parts = [_mean(f"mean_r{k}", [f"{c}_r{k}" for c in names]) for k in ks]
+        return [*table, *parts, _mean("mean", [column.name for column in table])]
     if protocol.metrics == "relaxed":
-        return dict(_relaxed(counts, ks, ties))
-    table = {f"r{k}": Mean(_hits(strict, k), everything) for k in ks}
+        return list(_relaxed(counts, ks, ties))
+    table = [_recall(f"r{k}", strict, k) for k in ks]
     if protocol.metrics == "subset":
         small = counts.subset.ranks(ties)
-        table |= {f"subset_r{k}": Mean(_hits(small, k), everything) for k in SUBSET_KS}
-        return {**table, "mean": ("r5", "subset_r1")}
-    return {**table, "mean": tuple(table)}
+        return [*table, *(_recall(f"subset_r{k}", small, k) for k in SUBSET_KS), _mean("mean", ["r5", "subset_r1"])]
+    return [*table, _mean("mean", [column.name for column in table])]
 
 
-def _relaxed(counts: ComposedCounts, ks: tuple[int, ...], ties: str) -> Iterator[tuple[str, Measure]]:
-    strict, relaxed = counts.strict.ranks(ties), counts.relaxed.ranks(ties)
-    columns = {f"strict_r{k}": _hits(strict, k) for k in ks} | {f"relaxed_r{k}": _hits(relaxed, k) for k in ks}
-    columns[f"map{MAP_K}"] = counts.precision
+def _relaxed(counts: ComposedCounts, ks: tuple[int, ...], ties: str) -> Iterator[Column]:
+    columns = [_recall(f"{way}_r{k}", ranks, k)
+               for way, ranks in (("strict", counts.strict.ranks(ties)), ("relaxed", counts.relaxed.ranks(ties)))
+               for k in ks]  # fmt: skip
+    columns.append(_percent(f"map{MAP_K}", counts.precision))
     # every query has its target as a positive; a lost one is not asked, so no reader finds it
     number = np.maximum(counts.positives, 1)
-    columns |= {f"ceiling_r{k}": np.where(counts.here, 100 * np.minimum(1.0, k / number), 0.0) for k in ks}
+    for k in ks:
+        ceiling = np.where(counts.here, 100 * np.minimum(1.0, k / number), 0.0)
+        columns.append(_percent(f"ceiling_r{k}", ceiling, better=""))
     kinds = list(dict.fromkeys(kind for kind in counts.kind.tolist() if kind))
-    groups = {kind: counts.kind == kind for kind in kinds}
-    for name in columns:
+    for column in columns:
         if kinds:
-            yield f"mean_{name}", tuple(f"{kind}_{name}" for kind in kinds)
-    groups[""] = np.ones(len(strict), bool)
+            yield _mean(f"mean_{column.name}", [f"{kind}_{column.name}" for kind in kinds], column.better)
+    groups: dict[str, np.ndarray | None] = {kind: counts.kind == kind for kind in kinds}
+    groups[""] = None
     if counts.same_model.any():
         groups["same_model"] = counts.same_model
     for group, rows in groups.items():
-        for name, values in columns.items():
-            yield f"{group}_{name}".strip("_"), Mean(values, rows)
+        for column in columns:
+            yield replace(column, name=f"{group}_{column.name}".strip("_"), rows=rows, group=group)
 
 
-def _hits(ranks: np.ndarray, k: int) -> np.ndarray:
-    return np.where(ranks < k, 100.0, 0.0)
+def _percent(name: str, values: np.ndarray, better: Better = "higher") -> Column:
+    return Column(name, "percent", better, mean, values)
 
 
-def values_of(table: dict[str, Measure], rows: np.ndarray | None = None) -> dict[str, float]:
-    """The value of each metric over some queries (all for None); NaN where it has none."""
-    out: dict[str, float] = {}
-    for name, measure in table.items():
-        if isinstance(measure, Mean):
-            chosen = measure.rows if rows is None else measure.rows & rows
-            out[name] = float(measure.values[chosen].mean()) if chosen.any() else float("nan")
-    for name, measure in table.items():
-        if not isinstance(measure, Mean):
-            out[name] = float(np.mean([out[part] for part in measure]))
-    return {name: out[name] for name in table}
+def _recall(name: str, ranks: np.ndarray, k: int) -> Column:
+    return _percent(name, np.where(ranks < k, 100.0, 0.0))
 
 
-def resampled_composed(
-    table: dict[str, Measure], counts: ComposedCounts, *, resamples: int = 1000, seed: int = 0, chunk: int = 8_000_000
-) -> dict[str, np.ndarray]:
-    """Each metric on resamples of the pairs that are here, drawn within each category; queries of a pair together.
-
-    The same seed and pairs draw the same resamples, which pairs two models. (resamples,) float64 by name; NaN where a
-    resample of a very small set has no query of a kind.
-    """
-    if resamples < 1:
-        raise XRetrieveError(f"bootstrap: {resamples} resamples; ask for at least 1")
-    means = {name: m for name, m in table.items() if isinstance(m, Mean)}
-    asked, pair = np.unique(counts.pair[counts.here], return_inverse=True)
-    sums = np.zeros((2, len(means), resamples))  # of values and of queries
-    of_pair = np.empty(len(asked), dtype=counts.category.dtype)
-    of_pair[pair] = counts.category[counts.here]
-    per_pair = np.stack([
-        np.stack([np.bincount(pair, w[counts.here], len(asked)) for w in (m.values * m.rows, m.rows.astype(float))])
-        for m in means.values()
-    ], 2)  # (2,P,M)  # fmt: skip
-    for number, category in enumerate(dict.fromkeys(of_pair.tolist())):
-        members = np.flatnonzero(of_pair == category)
-        rng = np.random.default_rng([seed, number])
-        step = max(1, chunk // len(members))
-        for start in range(0, resamples, step):
-            rows = min(step, resamples - start)
-            drawn = rng.integers(0, len(members), (rows, len(members))) + len(members) * np.arange(rows)[:, None]
-            weights = np.bincount(drawn.ravel(), minlength=rows * len(members)).reshape(rows, -1).astype(float)
-            sums[:, :, start : start + rows] += (weights @ per_pair[:, members]).transpose(0, 2, 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        out = dict(zip(means, sums[0] / sums[1], strict=True))
-    for name, measure in table.items():
-        if not isinstance(measure, Mean):
-            out[name] = np.mean([out[part] for part in measure], axis=0)
-    return {name: out[name] for name in table}
+def _mean(name: str, parts: Sequence[str], better: Better = "higher") -> Column:
+    """The unweighted mean of other metrics."""
+    return Column(name, "percent", better, mean_of_parts, parts=tuple(parts))
 
 
 @dataclass(frozen=True)
@@ -220,16 +171,13 @@ class ComposedSetting(Setting):
         listed = sum(self.galleries.values())
         return sum(self.found.values()) / listed if listed else 0.0
 
-    def gallery_of(self, metric: str) -> int:
-        """Listed images of the metric's category, before the removal; of all galleries together for a mean."""
-        return self.galleries.get(self._group(metric), sum(self.galleries.values()))
+    def gallery_of(self, group: str) -> int:
+        """Listed images of a category, before the removal; of all galleries together for any other group."""
+        return self.galleries.get(group, sum(self.galleries.values()))
 
-    def queries_of(self, metric: str) -> int:
-        """Queries of the metric's category or kind, or all."""
-        return self.asked.get(self._group(metric), self.captions)
-
-    def _group(self, metric: str) -> str:
-        return next((name for name in self.asked if name and metric.startswith(f"{name}_")), "all")
+    def queries_of(self, group: str) -> int:
+        """Queries of a category or kind, or all."""
+        return self.asked.get(group, self.captions)
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{c} {n:,}" if c else f"{n:,}" for c, n in self.galleries.items())

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.bootstrap import Difference, differences
-from xretrieve.evaluation.composed_metrics import (
-    ComposedCounts,
-    ComposedSetting,
-    measures,
-    resampled_composed,
-    values_of,
-)
+from xretrieve.evaluation.bootstrap import resampled_columns
+from xretrieve.evaluation.composed_metrics import ComposedCounts, ComposedSetting, composed_columns
 from xretrieve.evaluation.composed_samples import ComposedSample
-from xretrieve.evaluation.metrics import Metric
+from xretrieve.evaluation.metrics import Column, Metric
 from xretrieve.evaluation.report import Report
 
 
 @dataclass
 class ComposedReport(Report):
-    """The report of a protocol of the task ``composed``; metric names: :func:`~..composed_metrics.measures`.
+    """The report of a protocol of the task ``composed``; metric names: :func:`~..composed_metrics.composed_columns`.
 
     Args:
         about: what else belongs beside the numbers (the data, which weights were kept).
@@ -63,17 +57,24 @@ class ComposedReport(Report):
 
     def draws(self, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
         """As :meth:`Report.draws`, over the pairs that are here."""
-        table = measures(self.counts, self.protocol)  # type: ignore[arg-type]
-        return resampled_composed(table, self.counts, resamples=resamples, seed=seed)
+        columns, counts = self.metrics.columns, self.counts
+        return resampled_columns(columns, counts.group, counts.category, resamples=resamples, seed=seed)
 
-    def differences(self, other: Report, resamples: int, seed: int) -> dict[str, Difference]:
-        """Metric by metric, ``other`` minus this one, resampled over the same pairs."""
+    def check_pairs(self, other: Report) -> None:
+        """As :meth:`Report.check_pairs`."""
         if not np.array_equal(self.counts.pair, other.counts.pair):
             raise XRetrieveError("these runs cannot be compared: their queries come from different triplets")
-        tables = [measures(r.counts, r.protocol) for r in (self, other)]  # type: ignore[arg-type]
-        drawn = [report.draws(resamples, seed) for report in (self, other)]
-        found = differences(*drawn, *(values_of(t, r.counts.here) for t, r in zip(tables, (self, other), strict=True)))
-        return {name: d for name, d in found.items() if "ceiling" not in name}  # a ceiling is the data's
+
+    def recalls(self, ks: Sequence[int] | None = None) -> list[str]:
+        """The recalls over all queries, or their means over categories or kinds of edit; of these K alone."""
+        ways = {"categories": ["mean_r"], "relaxed": ["mean_strict_r", "mean_relaxed_r"]}
+        stems = ways.get(self.protocol.metrics, ["r"])  # type: ignore[attr-defined]
+        names = [f"{stem}{k}" for stem in stems for k in (self.protocol.ks if ks is None else ks)]
+        return [name for name in names if name in self.metrics.values]
+
+    def main_metrics(self) -> list[str]:
+        """The headline, then the other recalls over all queries."""
+        return list(dict.fromkeys([self.headline.name, *self.recalls()]))
 
     def _arrays(self) -> dict[str, Any]:
         return self.counts.arrays() | {"ranks": self.ranks}
@@ -81,6 +82,10 @@ class ComposedReport(Report):
     @classmethod
     def _counts(cls, arrays: Any) -> ComposedCounts:
         return ComposedCounts.from_arrays(arrays)
+
+    @classmethod
+    def _columns(cls, counts: Any, protocol: Any) -> list[Column]:
+        return composed_columns(counts, protocol)
 
     @classmethod
     def _values(cls, values: dict[str, Any]) -> dict[str, Any]:

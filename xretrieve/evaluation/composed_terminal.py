@@ -23,7 +23,7 @@ def composed_rich(report: ComposedReport) -> Any:
         lines.append(beside(report))
     lines += [Text(line) for line in composed_lines(report)]
     lines += [Text(f"warning: {warning}", style="yellow") for warning in report.warnings]
-    tables = [_table(report), *([_table(report, True)] if any("ceiling" in name for name in report.metrics) else [])]
+    tables = [_table(report), *([_table(report, True)] if not all(c.better for c in report.metrics.columns) else [])]
     return Group(*tables, *lines)
 
 
@@ -34,8 +34,8 @@ def _table(report: ComposedReport, ceilings: bool = False) -> Any:
     """
     from rich.text import Text
 
-    rows = report.rows()
-    columns = list(dict.fromkeys(label for _, own in rows for label in own if label.startswith("ceiling") == ceilings))
+    rows, of_data = report.rows(), {c.name for c in report.metrics.columns if not c.better}
+    columns = list(dict.fromkeys(label for _, own in rows for label in own if (own[label] in of_data) == ceilings))
     title = "ceiling of the strict recalls" if ceilings else report.name
     table = _empty(title, ["", *(c.replace("ceiling ", "").replace(" ", "\n") for c in columns)])
     for label, own in rows:
@@ -134,7 +134,7 @@ def side_by_side(reports: Sequence[ComposedReport], title: str = "") -> Any:
             cell = Text(f"{metric.value:.1f}", style="bold" if name == report.headline.name else "")
             if metric.low is not None:
                 cell.append(f" {metric.low:.0f}..{metric.high:.0f}", style="dim")
-            if report.with_lost and "ceiling" not in name:
+            if report.with_lost and metric.column.better:
                 cell.append(f"\nall {report.with_lost[name]:.1f}", style="dim")
             cells.append(cell)
         table.add_row(name, *cells)
@@ -147,9 +147,7 @@ def models_table(reports: Sequence[ComposedReport]) -> Any:
     from rich.text import Text
 
     first = reports[0]
-    ends = tuple(f"_r{k}" for k in (first.protocol.ks[0], first.protocol.ks[-1]))  # all of them would not fit
-    names = [name for name in first.metrics if name.startswith("mean_") and name.endswith(ends)]
-    names = [name for name in names if "ceiling" not in name]
+    names = first.recalls((first.protocol.ks[0], first.protocol.ks[-1]))  # all of them would not fit
     table = _empty("a picture and a change", ["", *(name.replace("_", "\n") for name in names)])
     table.columns[0].min_width = max(len(report.name) for report in reports)
     for report in reports:

@@ -17,7 +17,7 @@ from xretrieve.evaluation.bootstrap import intervals, resampled
 from xretrieve.evaluation.composed_protocols import ComposedProtocol
 from xretrieve.evaluation.data_digests import data_digests
 from xretrieve.evaluation.heat import sample_heats
-from xretrieve.evaluation.metrics import Metrics, Setting, compute_folds, fold_members
+from xretrieve.evaluation.metrics import Metrics, Setting, compute_folds, fold_members, pair_columns
 from xretrieve.evaluation.protocols import Protocol, RoundsProtocol, get_protocol
 from xretrieve.evaluation.ranks import check_scores, rank_counts
 from xretrieve.evaluation.report import Report
@@ -240,9 +240,8 @@ def evaluate_scores(
     setting = Setting(
         protocol.name, dataset, split, len(scores), len(owner), expected, protocol.ties, protocol.folds, bootstrap, seed
     )
-    spans = {}
+    ranks, spans = (counts.i2t(protocol.ties), counts.t2i(protocol.ties)), {}
     if bootstrap:
-        ranks = counts.i2t(protocol.ties), counts.t2i(protocol.ties)
         spans = intervals(
             resampled(*ranks, owner, ks=protocol.ks, folds=protocol.folds, resamples=bootstrap, seed=seed)
         )
@@ -256,7 +255,14 @@ def evaluate_scores(
     thumbnails = {image: thumbnail(images[row[image]]) for image in pictures_of(samples)} if images is not None else {}
     return Report(
         name=name,
-        metrics=Metrics(setting, values, spans, bounds, per_fold if protocol.folds > 1 else []),
+        metrics=Metrics(
+            setting,
+            pair_columns(*ranks, protocol.ks),
+            values,
+            spans,
+            bounds,
+            per_fold if protocol.folds > 1 else [],
+        ),
         protocol=protocol,
         counts=counts,
         image_ids=image_ids,

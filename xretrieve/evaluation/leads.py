@@ -36,18 +36,10 @@ class Lead:
         return {"model": self.model, "baseline": self.baseline, **values, "high": d.high, "clear": self.clear}
 
 
-def decisive(report: Report) -> str:
-    """The name of the number that models are compared by: rsum, R@1 of the last round, or the protocol's headline."""
-    if hasattr(report, "headline"):
-        return str(report.headline.name)
-    if hasattr(report, "turns"):
-        return f"round{report.turns}_r{report.protocol.ks[0]}"
-    return "rsum"
-
-
 def lead(model: Report, baseline: Report) -> Lead:
-    """How far ``model`` is ahead of ``baseline``, by a paired bootstrap; reports of other queries are an error."""
-    return Lead(model.name, baseline.name, compare(baseline, model)[decisive(model)])
+    """How far ``model`` is ahead of ``baseline`` in the first of a report's main metrics, by a paired bootstrap;
+    reports of other queries are an error."""
+    return Lead(model.name, baseline.name, compare(baseline, model)[model.main_metrics()[0]])
 
 
 def leads_table(leads: Sequence[Lead]) -> Any:

@@ -1,10 +1,10 @@
-"""Recall, median and mean rank from 0-based ranks, and the objects that carry them with their protocol."""
+"""What a metric is, recall, median and mean rank from 0-based ranks, and the objects that carry numbers and setting."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,6 +12,72 @@ from xretrieve.errors import unknown
 
 KS = (1, 5, 10)
 DIRECTIONS = ("i2t", "t2i")
+Better = Literal["higher", "lower", ""]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric: what it is, and how it is made of the queries that it is taken over.
+
+    Args:
+        name: its key in tables and JSON: ``i2t_r1``, ``round3_medr``, ``mean_relaxed_r10``, ...
+        unit: ``percent``, or ``rank`` (counted from 1).
+        better: ``higher`` or ``lower``; empty where the number says nothing of the model, as a ceiling of the data.
+        reduce: makes one number of the values of its queries, or of the values of its parts.
+        per_query: (Q,) what is reduced: hit or no hit, a rank from 0, or percent. None for a column of parts.
+        rows: (Q,) bool, the queries that count; None: all.
+        parts: names of the metrics that it is made of.
+        group: what its queries are called: a direction, a category or a kind of edit; empty: all.
+    """
+
+    name: str
+    unit: Literal["percent", "rank"]
+    better: Better
+    reduce: Callable[[Any], Any]
+    per_query: np.ndarray | None = field(default=None, compare=False, repr=False)
+    rows: np.ndarray | None = field(default=None, compare=False, repr=False)
+    parts: tuple[str, ...] = ()
+    group: str = ""
+
+    def chosen(self, more: np.ndarray | None = None) -> np.ndarray:
+        """The values of its queries, of those among ``more`` (Q,) bool where it is given."""
+        assert self.per_query is not None
+        kept = [rows for rows in (self.rows, more) if rows is not None]
+        return self.per_query[np.logical_and.reduce(kept)] if kept else self.per_query
+
+
+def values_of(columns: Iterable[Column], rows: np.ndarray | None = None) -> dict[str, float]:
+    """The value of each column over some queries, (Q,) bool, or all; NaN where none of its queries is among them."""
+    columns, out = list(columns), {}
+    for column in columns:
+        if not column.parts:
+            values = column.chosen(rows)
+            out[column.name] = float(column.reduce(values)) if len(values) else float("nan")
+    return {name: float(value) for name, value in with_parts(columns, out).items()}
+
+
+def with_parts(columns: Iterable[Column], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values, or arrays of them, by name, with those of the columns that are made of others; in the columns' order."""
+    columns, out = list(columns), dict(values)
+    for column in columns:
+        if column.parts:
+            out[column.name] = column.reduce([out[part] for part in column.parts])
+    return {column.name: out[column.name] for column in columns}
+
+
+def share(hits: np.ndarray) -> float:
+    """Share of hits, in percent. hits (Q,) bool."""
+    return float(100.0 * np.mean(hits))
+
+
+def mean(values: np.ndarray) -> float:
+    """Mean of values (Q,) in percent."""
+    return float(values.mean())
+
+
+def mean_of_parts(parts: Sequence[Any]) -> Any:
+    """The unweighted mean of metrics, or of arrays of them."""
+    return np.mean(parts, axis=0)
 
 
 def recall_at(ranks: np.ndarray, k: int) -> float:
@@ -20,7 +86,7 @@ def recall_at(ranks: np.ndarray, k: int) -> float:
     >>> recall_at(np.array([0.0, 0.5, 1.0, 7.0]), 1)
     50.0
     """
-    return float(100.0 * np.mean(np.asarray(ranks) < k))
+    return share(np.asarray(ranks) < k)
 
 
 def median_rank(ranks: np.ndarray) -> float:
@@ -33,13 +99,35 @@ def mean_rank(ranks: np.ndarray) -> float:
     return float(np.mean(ranks) + 1)
 
 
-def metric_names(ks: Sequence[int] = KS) -> list[str]:
-    """The keys of :func:`compute`, in the order in which tables print them.
+def rank_columns(
+    start: str, ranks: np.ndarray, ks: Sequence[int], rows: np.ndarray | None = None, group: str = ""
+) -> list[Column]:
+    """The recalls, the median and the mean of 0-based ranks (Q,), their names behind ``start``."""
+    recalls = [Column(f"{start}r{k}", "percent", "higher", share, ranks < k, rows, group=group) for k in ks]
+    median = Column(f"{start}medr", "rank", "lower", median_rank, ranks, rows, group=group)
+    return [*recalls, median, Column(f"{start}meanr", "rank", "lower", mean_rank, ranks, rows, group=group)]
 
-    >>> metric_names((1, 5))
+
+def pair_columns(i2t: np.ndarray, t2i: np.ndarray, ks: Sequence[int] = KS) -> list[Column]:
+    """The metrics of both directions in the order of tables, then ``rsum``. i2t (N,), t2i (C,) are 0-based ranks.
+
+    The queries are the images, then the captions: Q = N + C.
+
+    >>> [column.name for column in pair_columns(np.zeros(1), np.zeros(5), (1, 5))]
     ['i2t_r1', 'i2t_r5', 'i2t_medr', 'i2t_meanr', 't2i_r1', 't2i_r5', 't2i_medr', 't2i_meanr', 'rsum']
     """
-    return [f"{d}_{m}" for d in DIRECTIONS for m in (*(f"r{k}" for k in ks), "medr", "meanr")] + ["rsum"]
+    ranks = np.concatenate([i2t, t2i])
+    images = np.arange(len(ranks)) < len(i2t)  # (Q,)
+    columns = [
+        column for direction, rows in zip(DIRECTIONS, (images, ~images), strict=True)
+        for column in rank_columns(f"{direction}_", ranks, ks, rows, direction)
+    ]  # fmt: skip
+    return [*columns, sum_of_recalls(columns)]
+
+
+def sum_of_recalls(columns: Iterable[Column]) -> Column:
+    """``rsum``: the recalls among the columns, added up."""
+    return Column("rsum", "percent", "higher", sum, parts=tuple(c.name for c in columns if c.unit == "percent"))
 
 
 def fold_members(owner: np.ndarray, images: int, folds: int) -> list[tuple[slice, np.ndarray]]:
@@ -51,13 +139,7 @@ def fold_members(owner: np.ndarray, images: int, folds: int) -> list[tuple[slice
 
 def compute(i2t: np.ndarray, t2i: np.ndarray, ks: Sequence[int] = KS) -> dict[str, float]:
     """All metrics of one gallery from its ranks. i2t (N,), t2i (C,), 0-based; recalls in percent, rsum their sum."""
-    out: dict[str, float] = {}
-    for direction, ranks in zip(DIRECTIONS, (i2t, t2i), strict=True):
-        for k in ks:
-            out[f"{direction}_r{k}"] = recall_at(ranks, k)
-        out[f"{direction}_medr"], out[f"{direction}_meanr"] = median_rank(ranks), mean_rank(ranks)
-    out["rsum"] = sum(out[f"{d}_r{k}"] for d in DIRECTIONS for k in ks)
-    return out
+    return values_of(pair_columns(i2t, t2i, ks))
 
 
 def compute_folds(
@@ -66,8 +148,7 @@ def compute_folds(
     """Each metric averaged over the folds, and the folds themselves; rsum comes from the averaged recalls."""
     per_fold = [compute(i2t[rows], t2i[columns], ks) for rows, columns in fold_members(owner, len(i2t), folds)]
     mean = {name: float(np.mean([m[name] for m in per_fold])) for name in per_fold[0]}
-    mean["rsum"] = sum(mean[f"{d}_r{k}"] for d in DIRECTIONS for k in ks)
-    return mean, per_fold
+    return with_parts(pair_columns(i2t, t2i, ks), mean), per_fold
 
 
 @dataclass(frozen=True)
@@ -100,13 +181,13 @@ class Setting:
         """Share of the split's images that were there, 0 to 1."""
         return self.images / self.expected_images if self.expected_images else 0.0
 
-    def gallery_of(self, metric: str) -> int:
-        """How many items one query of a metric is ranked against."""
-        return (self.captions if metric.startswith("i2t") else self.images) // self.folds
+    def gallery_of(self, group: str) -> int:
+        """How many items one query of a group (:attr:`Column.group`) is ranked against."""
+        return (self.captions if group == "i2t" else self.images) // self.folds
 
-    def queries_of(self, metric: str) -> int:
-        """How many queries a metric is taken over."""
-        return {"i2t": self.images, "t2i": self.captions}.get(metric[:3], self.images + self.captions)
+    def queries_of(self, group: str) -> int:
+        """How many queries a group has."""
+        return {"i2t": self.images, "t2i": self.captions}.get(group, self.images + self.captions)
 
     def __str__(self) -> str:
         folds = f" in {self.folds} folds of {self.images // self.folds}" if self.folds > 1 else ""
@@ -126,14 +207,14 @@ class Metric:
     """One number with all that it needs to be read.
 
     Args:
-        name: ``i2t_r1``, ``t2i_medr``, ``rsum``, ...
-        value: recalls in percent, ranks 1-based.
+        column: what it is: name, unit, direction.
+        value: in the column's unit.
         low, high: 95 % bootstrap interval over images; None without one.
         pessimistic, optimistic: the value under the two extreme tie rules.
         setting: protocol, split, sizes, coverage, tie rule, seed.
     """
 
-    name: str
+    column: Column
     value: float
     low: float | None
     high: float | None
@@ -142,14 +223,29 @@ class Metric:
     setting: Setting
 
     @property
+    def name(self) -> str:
+        """``i2t_r1``, ``t2i_medr``, ``rsum``, ..."""
+        return self.column.name
+
+    @property
+    def unit(self) -> str:
+        """``percent`` or ``rank``."""
+        return self.column.unit
+
+    @property
     def gallery(self) -> int:
         """How many items one query is ranked against."""
-        return self.setting.gallery_of(self.name)
+        return self.setting.gallery_of(self.column.group)
 
     @property
     def queries(self) -> int:
         """How many queries the number is taken over."""
-        return self.setting.queries_of(self.name)
+        return self.setting.queries_of(self.column.group)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without name and setting."""
+        names = ("value", "low", "high", "pessimistic", "optimistic", "unit", "gallery", "queries")
+        return {name: getattr(self, name) for name in names}
 
     def __str__(self) -> str:
         interval = f" [{self.low:.1f}, {self.high:.1f}]" if self.low is not None else ""
@@ -161,50 +257,52 @@ class Metric:
 
 @dataclass
 class Metrics:
-    """Every metric of one evaluation; ``metrics["rsum"]`` is a :class:`Metric`."""
+    """Every metric of one evaluation; ``metrics["rsum"]`` is a :class:`Metric`.
+
+    Args:
+        setting: what they were measured on.
+        columns: what they are.
+        values: by name, as are the 95 % ``intervals`` and, in ``bounds``, the values under the extreme tie rules.
+        per_fold: the values of each fold.
+    """
 
     setting: Setting
+    columns: Sequence[Column]
     values: dict[str, float]
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
     per_fold: list[dict[str, float]] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> Metric:
-        if name not in self.values:
+        column = next((column for column in self.columns if column.name == name), None)
+        if column is None:
             raise unknown("metric", name, self.values)
         value = self.values[name]
         low, high = self.intervals.get(name, (None, None))
         pessimistic, optimistic = self.bounds.get(name, (value, value))
-        return Metric(name, value, low, high, pessimistic, optimistic, self.setting)
+        return Metric(column, value, low, high, pessimistic, optimistic, self.setting)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: one entry per metric, the setting beside them."""
-        metrics = {}
-        for name in self:
-            metric = asdict(self[name])
-            del metric["setting"], metric["name"]
-            metrics[name] = {
-                **metric,
-                "unit": "percent" if "_r" in name or name == "rsum" else "rank",
-                "gallery": self[name].gallery,
-                "queries": self[name].queries,
-            }
         return {
             "setting": {**asdict(self.setting), "coverage": self.setting.coverage},
-            "metrics": metrics,
+            "metrics": {name: self[name].to_dict() for name in self},
             "per_fold": self.per_fold,
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], setting_class: type[Setting] = Setting) -> Metrics:
-        """The inverse of :meth:`to_dict`."""
+    def from_dict(
+        cls, values: dict[str, Any], columns: Sequence[Column], setting_class: type[Setting] = Setting
+    ) -> Metrics:
+        """The inverse of :meth:`to_dict`; ``columns`` say what the numbers are, whatever unit an old file gives."""
         setting = setting_class(**{k: v for k, v in values["setting"].items() if k != "coverage"})
         metrics = values["metrics"]
         return cls(
             setting,
+            columns,
             {name: m["value"] for name, m in metrics.items()},
             {name: (m["low"], m["high"]) for name, m in metrics.items() if m["low"] is not None},
             {name: (m["pessimistic"], m["optimistic"]) for name, m in metrics.items()},

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from xretrieve.errors import XRetrieveError, first_line
-from xretrieve.evaluation.bootstrap import Difference, paired, resampled
-from xretrieve.evaluation.metrics import Metric, Metrics, Setting
+from xretrieve.evaluation.bootstrap import Difference, differences, resampled
+from xretrieve.evaluation.metrics import DIRECTIONS, Column, Metric, Metrics, Setting, pair_columns
 from xretrieve.evaluation.protocols import Protocol, protocol_from_dict
 from xretrieve.evaluation.ranks import RankCounts
 from xretrieve.evaluation.rows import MemberRow, PublishedRow
@@ -153,16 +153,29 @@ class Report:
 
         return render(self, **options)
 
+    @property
+    def headline(self) -> Metric:
+        """The metric that stands beside a report's name, with its interval."""
+        return self["rsum"]
+
     def draws(self, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
         """Metric name -> (resamples,) float64; reports on the same data draw the same queries, which pairs them."""
         options = {"ks": self.protocol.ks, "folds": self.protocol.folds, "resamples": resamples, "seed": seed}
         return resampled(self.i2t_ranks, self.t2i_ranks, self.counts.owner, **options)  # type: ignore[arg-type]
 
     def differences(self, other: Report, resamples: int, seed: int) -> dict[str, Difference]:
-        """Metric by metric, ``other`` minus this one, resampled over the same images."""
-        ranks = (self.i2t_ranks, self.t2i_ranks), (other.i2t_ranks, other.t2i_ranks)
-        options = {"ks": self.protocol.ks, "folds": self.protocol.folds, "resamples": resamples, "seed": seed}
-        return paired(*ranks, self.counts.owner, **options)  # type: ignore[arg-type]
+        """Metric by metric, ``other`` minus this one, on the same resamples; a number of the data alone has none."""
+        self.check_pairs(other)
+        drawn = [report.draws(resamples, seed) for report in (self, other)]
+        found = differences(*drawn, self.metrics.values, other.metrics.values)
+        return {column.name: found[column.name] for column in self.metrics.columns if column.better}
+
+    def check_pairs(self, other: Report) -> None:
+        """An error where the queries of two reports with the same names are not the same."""
+
+    def main_metrics(self) -> list[str]:
+        """The metrics that a table of models shows, the one that models are compared by first."""
+        return ["rsum", *(f"{direction}_r{k}" for direction in DIRECTIONS for k in self.protocol.ks)]
 
     def _arrays(self) -> dict[str, Any]:
         """The per-query arrays of ranks.npz."""
@@ -176,11 +189,15 @@ class Report:
         return RankCounts(*(arrays[name] for name in names), int(arrays["folds"]))
 
     @classmethod
+    def _columns(cls, counts: Any, protocol: Any) -> list[Column]:
+        """What the metrics are."""
+        return pair_columns(counts.i2t(protocol.ties), counts.t2i(protocol.ties), protocol.ks)
+
+    @classmethod
     def _values(cls, values: dict[str, Any]) -> dict[str, Any]:
         """The rest of the fields from report.json."""
         names = ("name", "matcher", "dataset", "seconds", "versions", "warnings", "created")
         return {
-            "metrics": Metrics.from_dict(values, cls.setting_class),
             "samples": [cls.sample_class.from_dict(sample) for sample in values["samples"]],
             "members": [MemberRow(**row) for row in values.get("members", [])],
             "precision": values.get("precision", {}),
@@ -227,7 +244,8 @@ class Report:
             compare(folder / "ranks.npz", values["files"]["ranks.npz"])
         ids = {"image_ids": image_ids, "caption_ids": caption_ids}
         protocol = protocol_from_dict(values["protocol"])
-        return cls(protocol=protocol, counts=counts, **pictures, **ids, **cls._values(values))
+        metrics = Metrics.from_dict(values, cls._columns(counts, protocol), cls.setting_class)
+        return cls(metrics=metrics, protocol=protocol, counts=counts, **pictures, **ids, **cls._values(values))
 
     def __str__(self) -> str:
         from xretrieve.evaluation.terminal import to_text

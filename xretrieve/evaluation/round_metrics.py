@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xretrieve.evaluation.metrics import KS, Setting, mean_rank, median_rank, recall_at
+from xretrieve.evaluation.metrics import KS, Column, Setting, rank_columns, sum_of_recalls
 from xretrieve.evaluation.ranks import apply_ties
 
 
@@ -42,21 +42,18 @@ class RoundCounts:
         return RoundCounts(greater, equal, self.owner, self.sizes)
 
 
-def compute_rounds(ranks: np.ndarray, ks: Sequence[int] = KS) -> dict[str, float]:
+def round_columns(ranks: np.ndarray, ks: Sequence[int] = KS) -> list[Column]:
     """The metrics of every round, ``round1_r1`` ..., and ``rsum``: the last round's recalls added up.
 
-    ranks (T, M) are 0-based; recalls in percent, median and mean rank from 1.
+    ranks (T, M) are 0-based.
 
-    >>> values = compute_rounds(np.array([[3.0, 0.0], [0.0, 0.0]]), (1, 5))
+    >>> from xretrieve.evaluation.metrics import values_of
+    >>> values = values_of(round_columns(np.array([[3.0, 0.0], [0.0, 0.0]]), (1, 5)))
     >>> values["round1_r1"], values["round2_r1"], values["round1_medr"], values["rsum"]
     (50.0, 100.0, 2.0, 200.0)
     """
-    out: dict[str, float] = {}
-    for turn, now in enumerate(ranks, start=1):
-        out |= {f"round{turn}_r{k}": recall_at(now, k) for k in ks}
-        out |= {f"round{turn}_medr": median_rank(now), f"round{turn}_meanr": mean_rank(now)}
-    out["rsum"] = sum(out[f"round{len(ranks)}_r{k}"] for k in ks)
-    return out
+    rounds = [rank_columns(f"round{turn}_", now, ks) for turn, now in enumerate(ranks, start=1)]
+    return [*(column for columns in rounds for column in columns), sum_of_recalls(rounds[-1])]
 
 
 @dataclass(frozen=True)
@@ -72,11 +69,11 @@ class RoundsSetting(Setting):
     sets: int = 0
     turns: int = 0
 
-    def gallery_of(self, metric: str) -> int:
+    def gallery_of(self, group: str) -> int:
         """Every set is ranked against all images."""
         return self.images
 
-    def queries_of(self, metric: str) -> int:
+    def queries_of(self, group: str) -> int:
         """The number of sets, whatever the round."""
         return self.sets
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.bootstrap import Difference, differences, resampled_rounds
-from xretrieve.evaluation.metrics import Metric
+from xretrieve.evaluation.bootstrap import resampled_columns
+from xretrieve.evaluation.metrics import Column, Metric
 from xretrieve.evaluation.report import Report
-from xretrieve.evaluation.round_metrics import RoundCounts, RoundsSetting, compute_rounds
+from xretrieve.evaluation.round_metrics import RoundCounts, RoundsSetting, round_columns
 from xretrieve.evaluation.round_samples import RoundSample
 
 
@@ -69,15 +69,17 @@ class RoundsReport(Report):
 
     def draws(self, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
         """As :meth:`Report.draws`, over the images that have query sets."""
-        return resampled_rounds(self.ranks, self.counts.owner, ks=self.protocol.ks, resamples=resamples, seed=seed)
+        return resampled_columns(self.metrics.columns, self.counts.owner, resamples=resamples, seed=seed)
 
-    def differences(self, other: Report, resamples: int, seed: int) -> dict[str, Difference]:
-        """Round by round, ``other`` minus this one, resampled over the same images."""
+    def check_pairs(self, other: Report) -> None:
+        """As :meth:`Report.check_pairs`."""
         if not np.array_equal(self.counts.sizes, other.counts.sizes):
             raise XRetrieveError("these runs cannot be compared: their query sets have different numbers of sentences")
-        pair = [self.ranks, other.ranks]  # type: ignore[attr-defined]
-        drawn = [report.draws(resamples, seed) for report in (self, other)]
-        return differences(*drawn, *(compute_rounds(ranks, self.protocol.ks) for ranks in pair))
+
+    def main_metrics(self) -> list[str]:
+        """The recalls of the last round, then R@1 of the first."""
+        recalls = [f"round{self.turns}_r{k}" for k in self.protocol.ks]
+        return [*recalls, "round1_r1"] if self.turns > 1 else recalls
 
     def _arrays(self) -> dict[str, Any]:
         counts = {f.name: getattr(self.counts, f.name) for f in dataclasses.fields(RoundCounts)}
@@ -86,6 +88,10 @@ class RoundsReport(Report):
     @classmethod
     def _counts(cls, arrays: Any) -> RoundCounts:
         return RoundCounts(*(arrays[f.name] for f in dataclasses.fields(RoundCounts)))
+
+    @classmethod
+    def _columns(cls, counts: Any, protocol: Any) -> list[Column]:
+        return round_columns(counts.ranks(protocol.ties), protocol.ks)
 
     @classmethod
     def _values(cls, values: dict[str, Any]) -> dict[str, Any]:

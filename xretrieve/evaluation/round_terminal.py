@@ -26,9 +26,9 @@ def rounds_rich(report: RoundsReport) -> Any:
     for turn, count in enumerate(report.reached, start=1):
         metrics = report.at(turn)
         cells = []
-        for name, metric in metrics.items():
+        for metric in metrics.values():
             cell = Text(_short(metric.value))
-            if metric.low is not None and name.startswith("r"):  # ranks go without: a row fits into 80 columns
+            if metric.low is not None and metric.unit == "percent":  # ranks go without: a row fits into 80 columns
                 cell.append(f" {metric.low:.0f}..{metric.high:.0f}", style="not bold dim")
             cells.append(cell)
         table.add_row(str(turn), str(count), *cells, style="bold" if turn == report.turns else "")

@@ -11,11 +11,11 @@ import numpy as np
 
 from xretrieve.data.turns import QuerySets, query_sets
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.bootstrap import intervals, resampled_rounds
-from xretrieve.evaluation.metrics import Metrics
+from xretrieve.evaluation.bootstrap import intervals, resampled_columns
+from xretrieve.evaluation.metrics import Metrics, values_of
 from xretrieve.evaluation.protocols import RoundsProtocol
 from xretrieve.evaluation.ranks import column_counts, top_k
-from xretrieve.evaluation.round_metrics import RoundCounts, RoundsSetting, compute_rounds
+from xretrieve.evaluation.round_metrics import RoundCounts, RoundsSetting, round_columns
 from xretrieve.evaluation.round_report import RoundsReport
 from xretrieve.evaluation.round_samples import choose_round_samples, round_pictures
 from xretrieve.evaluation.round_scores import RoundScorer
@@ -167,8 +167,9 @@ def report_of(
     """Metrics, intervals and what must be printed beside them."""
     from xretrieve.evaluation.evaluator import stamp, versions
 
-    ranks = {ties: counts.ranks(ties) for ties in dict.fromkeys((protocol.ties, "pessimistic", "optimistic"))}
-    by_rule = {ties: compute_rounds(r, protocol.ks) for ties, r in ranks.items()}
+    rules = dict.fromkeys((protocol.ties, "pessimistic", "optimistic"))
+    columns = {ties: round_columns(counts.ranks(ties), protocol.ks) for ties in rules}
+    by_rule = {ties: values_of(own) for ties, own in columns.items()}
     values = by_rule[protocol.ties]
     setting = RoundsSetting(
         protocol.name,
@@ -186,12 +187,11 @@ def report_of(
     )
     spans = {}
     if bootstrap:
-        drawn = resampled_rounds(ranks[protocol.ties], counts.owner, ks=protocol.ks, resamples=bootstrap, seed=seed)
-        spans = intervals(drawn)
+        spans = intervals(resampled_columns(columns[protocol.ties], counts.owner, resamples=bootstrap, seed=seed))
     bounds = {key: (by_rule["pessimistic"][key], by_rule["optimistic"][key]) for key in values}
     return RoundsReport(
         name="",
-        metrics=Metrics(setting, values, spans, bounds),
+        metrics=Metrics(setting, columns[protocol.ties], values, spans, bounds),
         protocol=protocol,
         counts=counts,
         image_ids=list(dataset.image_ids),

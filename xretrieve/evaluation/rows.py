@@ -26,7 +26,7 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class MemberRow:
-    """What a model measured here: recalls and rsum by metric name.
+    """What a model measured here: recalls, their sums and means by metric name.
 
     ``low`` and ``high`` are the interval of rsum, or of the headline.
     """
@@ -38,7 +38,6 @@ class MemberRow:
 
 
 def member_row(report: Report) -> MemberRow:
-    """The row of a report."""
-    head = getattr(report, "headline", None) or report["rsum"]
-    names = [name for name in report.metrics if "_r" in name or name == head.name]  # both directions, rounds, kinds
-    return MemberRow(report.name, {n: report[n].value for n in names}, head.low, head.high)
+    """The row of a report: what is measured in percent of both directions, of all rounds or kinds of edit."""
+    names = [c.name for c in report.metrics.columns if c.unit == "percent" and c.better]
+    return MemberRow(report.name, {n: report[n].value for n in names}, report.headline.low, report.headline.high)

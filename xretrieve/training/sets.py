@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from xretrieve.data.turns import QuerySets
+from xretrieve.evaluation.metrics import values_of
 from xretrieve.evaluation.protocols import LONGEST, get_protocol
-from xretrieve.evaluation.round_metrics import compute_rounds
+from xretrieve.evaluation.round_metrics import round_columns
 from xretrieve.evaluation.round_scores import RoundScorer, combined_texts
 from xretrieve.evaluation.rounds import Counter
 from xretrieve.heads.fusion import check_combine, paragraphs
@@ -113,10 +114,11 @@ class SetWork(PairWork):
             for chosen in scorer.blocks():
                 counter.add(chosen, scorer.score(chosen, last).cpu().numpy())
         ranks = counter.counts().ranks()
-        values = compute_rounds(ranks)
+        columns = round_columns(ranks)
+        values = values_of(columns)
         metrics = {name: values[f"round{len(ranks)}_{name}"] for name in ("r1", "r5", "r10")} | {"rsum": values["rsum"]}
         if stage.keep == "rounds":
-            metrics["rounds"] = sum(v for name, v in values.items() if "_r" in name) / len(ranks)
+            metrics["rounds"] = sum(values[c.name] for c in columns if c.unit == "percent" and not c.parts) / len(ranks)
         if stage.keep == "loss":
             metrics["val_loss"] = self._loss(trainee, stage, rows, device)
         return metrics

@@ -66,9 +66,8 @@ def goal(metrics: dict[str, float], keep: str = "rsum") -> float:
 
 def recalls(scores: Tensor, owner: np.ndarray) -> dict[str, float]:
     """R@1/5/10 of both directions in percent and their sum ``rsum``; ties count by their expected rank."""
-    from xretrieve.evaluation.metrics import compute
+    from xretrieve.evaluation.metrics import pair_columns, values_of
     from xretrieve.evaluation.ranks import rank_counts
 
     counts = rank_counts(scores, owner)
-    values = compute(counts.i2t(), counts.t2i())
-    return {name: value for name, value in values.items() if "_r" in name or name == "rsum"}
+    return values_of(c for c in pair_columns(counts.i2t(), counts.t2i()) if c.unit == "percent")

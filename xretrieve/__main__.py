@@ -4,4 +4,5 @@ import sys
 
 from xretrieve.cli.main import main
 
-sys.exit(main())
+if __name__ == "__main__":  # a server's processes that decode pictures import it too
+    sys.exit(main())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from xretrieve.data.patterns import Patterns
 from xretrieve.errors import UnknownNameError, XRetrieveError
 from xretrieve.gallery_asked import Ask, Asked, cut_notes
 from xretrieve.gallery_contents import Contents
-from xretrieve.gallery_filter import MetadataFilter, same_name
+from xretrieve.gallery_filter import MetadataFilter
 from xretrieve.gallery_index import GalleryIndex
 from xretrieve.gallery_items import Changes, Item, Plan, give_metadata
 from xretrieve.gallery_plan import make_plan
@@ -265,7 +265,7 @@ class Gallery(Contents):
         if not len(self):
             raise XRetrieveError(f"{self.path} is empty; add pictures to it first")
         drop = isinstance(query, ImageText) if ask.drop_reference is None else ask.drop_reference
-        allowed, notes = self._allowed(query, ask.where, drop)
+        allowed, notes = self._allowed(query, ask.where, drop, ask.digest)
         found = Stages(self._store, self._index, self._matchers).find(
             query, ask.k, allowed, ask.rerank, asked, ask.blend
         )
@@ -299,9 +299,7 @@ class Gallery(Contents):
         from xretrieve.session import Session
 
         self.refresh()
-        held = copy.copy(self)
-        held._follows = False
-        return Session(held, combine, where)
+        return Session(self.held(), combine, where)
 
     def _ranking(self, found: Found, query: Query, k: int, many: int, notes: list[str], whole: bool = True) -> Ranking:
         """What was found of ``many`` pictures, as a ranking; ``whole`` as in ``explain_hit``."""
@@ -323,13 +321,15 @@ class Gallery(Contents):
         return self._filter.rows(where)
 
     def _allowed(
-        self, query: Query, where: dict[str, Any] | None, drop_reference: bool
+        self, query: Query, where: dict[str, Any] | None, drop_reference: bool, digest: str = ""
     ) -> tuple[np.ndarray | None, list[str]]:
         """Rows that may be returned (None: all), and notes for the reader."""
         rows = self._where(where)
-        if not drop_reference or not isinstance(query, (Image, ImageText)) or not isinstance(query.image, Path):
+        if not drop_reference or not isinstance(query, (Image, ImageText)):
             return rows, []
-        digest = content_hash(query.image)
+        if not digest and not isinstance(query.image, Path):
+            return rows, []
+        digest = digest or content_hash(query.image)
         same = [row for row, item in enumerate(self._store.items) if item is not None and item.hash == digest]
         if not same:
             return rows, []
@@ -352,16 +352,22 @@ class Gallery(Contents):
         assert item is not None, f"row {row} was removed and must not be found"
         return item
 
+    def find(self, id_: str) -> str | None:
+        """The id that this one is, however its letters are coded (macOS takes letters and their accents apart); None
+        where there is none."""
+        if id_ in self._store.rows:
+            return id_
+        if self._coded is None:
+            self._coded = {normalize("NFC", known): known for known in self._store.rows if not known.isascii()}
+        composed = normalize("NFC", id_)
+        return composed if composed in self._store.rows else self._coded.get(composed)
+
     def _row(self, id_: str) -> int:
-        if id_ not in self._store.rows and (same := same_name(str(id_), self._store.rows)) is not None:
-            return self._store.rows[same]
-        if id_ not in self._store.rows:
-            near = get_close_matches(str(id_), itertools.islice(self._store.rows, 20_000), n=1)
-            raise UnknownNameError(
-                f"{self.path} has no id {str(id_)!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
-        return self._store.rows[id_]
+        if (found := self.find(str(id_))) is not None:
+            return self._store.rows[found]
+        near = get_close_matches(str(id_), itertools.islice(self._store.rows, 20_000), n=1)
+        raise UnknownNameError(f"{self.path} has no id {str(id_)!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
     def _changed(self) -> list[str]:
-        self._filter = None
+        self._filter = self._coded = None
         return self._merge() if self._store.fragmented else self._index.update()

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ask:
-    """One search: the query, and the arguments of :meth:`xretrieve.Gallery.search`."""
+    """One search: the query, and the arguments of :meth:`xretrieve.Gallery.search`.
+
+    ``digest``: the content hash of the query's picture, where it was read before; for ``drop_reference``.
+    """
 
     query: Query | str
     k: int = 10
@@ -24,6 +27,7 @@ class Ask:
     drop_reference: bool | None = None
     rerank: int | str | None = None
     blend: float | str | None = None
+    digest: str = ""
 
 
 def cut_notes(matcher: Any, texts: Sequence[str]) -> list[str]:

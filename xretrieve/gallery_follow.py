@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from xretrieve.gallery_matchers import Matchers
 from xretrieve.gallery_store import Store
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from xretrieve.matcher import Matcher
 
 
@@ -28,6 +31,7 @@ class Followed:
         self._store, self._matchers = store, Matchers(store, matcher, coarse)
         self._index = GalleryIndex(store)
         self._filter: MetadataFilter | None = None
+        self._coded: dict[str, str] | None = None  # ids that are not plain ASCII, by their usual form
         self._follows = True  # a session stays with what it started from
         self._unread: Any = None  # the state on the disk that could not be read
         self.problem = ""
@@ -48,8 +52,10 @@ class Followed:
         What cannot be read (gone, damaged, of a model that is not there) leaves everything as it was, and ``problem``
         says what is wrong; else that is ''.
         """
+        if not self._follows:
+            return False
         store, now = self._store, self._store.seen()
-        if not self._follows or now == store.stamp or (self.problem and now == self._unread):
+        if now == store.stamp or (self.problem and now == self._unread):
             return False
         try:
             self._take(Store.open(store.folder))
@@ -58,12 +64,39 @@ class Followed:
             return False
         return True
 
+    @property
+    def seen(self) -> Any:
+        """What the disk shows of the gallery now; another value than :attr:`stamp` when it was changed."""
+        return self._store.seen()
+
+    @property
+    def stamp(self) -> Any:
+        """What the disk showed when the gallery was read."""
+        return self._store.stamp
+
+    def held(self) -> Self:
+        """The gallery as it is now, as an object of its own that does not follow the disk."""
+        held = copy.copy(self)
+        held._follows = False
+        return held
+
+    def renewed(self) -> Self | None:
+        """What :meth:`refresh` would make of it, whole and loaded, as an object of its own; None where it would make
+        nothing. This object goes on answering from what it has, only ``problem`` is told."""
+        newer = copy.copy(self)
+        newer._follows = True
+        changed = newer.refresh()
+        self.problem, self._unread = newer.problem, newer._unread
+        newer._follows = False
+        return newer if changed else None
+
     def _take(self, store: Store, load: bool = True) -> None:
         matchers, index = self._matchers.over(store), GalleryIndex(store)
         if load:  # the new ones are there before the old ones go
             matchers.main, matchers.coarse  # noqa: B018
             index.load()
-        self._store, self._matchers, self._index, self._filter = store, matchers, index, None
+        self._store, self._matchers, self._index = store, matchers, index
+        self._filter = self._coded = None
         self.problem, self._unread = "", None
 
     @contextlib.contextmanager

@@ -6,14 +6,17 @@ import asyncio
 import io
 import itertools
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import pytest
 from PIL import Image as PILImage
 
 from tests.app.conftest import client_of
+from xretrieve.app.decoder import query_picture
 from xretrieve.app.errors import ApiError
 from xretrieve.app.guard import Guard
+from xretrieve.app.lanes import Lanes
 from xretrieve.app.metrics import Metrics
 from xretrieve.app.settings import Settings
 from xretrieve.app.worker import Worker
@@ -71,16 +74,19 @@ def test_a_body_beyond_the_limit_is_turned_away_announced_or_not(served):
         assert client.post("/api/search", json=DOG).status_code == 200
 
 
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(served, monkeypatch):
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(served, monkeypatch, tmp_path):
     out = io.BytesIO()
     PILImage.new("1", (20_000, 20_000)).save(out, "PNG")  # 50 kB that become 400 million pixels
     small = io.BytesIO()
     PILImage.new("RGB", (110, 100)).save(small, "PNG")
     with client_of(served, max_pixels=10_000) as client:
-        monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("it was decoded"))
         for data in (out, small):
             answer = client.post("/api/search/upload", files={"picture": data.getvalue()})
             assert answer.status_code == 400 and "pixels" in answer.json()["error"]
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("it was decoded"))
+    for data in (out, small):
+        with pytest.raises(XRetrieveError, match="pixels"):
+            query_picture(data.getvalue(), 10_000, tmp_path)
 
 
 def test_other_formats_than_pictures_of_a_folder_are_refused(client):
@@ -97,10 +103,15 @@ def test_an_exact_scan_of_more_than_the_limit_is_refused(served):
 
 
 class Slow:
-    """A gallery whose searches wait until they are let go; counts what it is asked at once."""
+    """A gallery whose searches wait until they are let go; counts what it is asked at once. Also what follows it."""
+
+    current = True
 
     def __init__(self):
         self.go, self.sizes, self.started = threading.Event(), [], threading.Event()
+
+    def gallery(self):
+        return self
 
     def search_many(self, asks):
         self.started.set()
@@ -118,25 +129,62 @@ def slow():
     gallery.go.set()
 
 
-def test_a_full_queue_answers_503_and_what_waited_is_answered_together(slow):
+def texts_lane(**settings):
+    return Lanes(Settings(**settings), Metrics()).texts
+
+
+def worker_of(slow, batch):
+    return Worker("test", slow, batch, Metrics())
+
+
+def test_what_waited_is_answered_together(slow):
     async def play():
-        worker = Worker(slow, queue=4, batch=3, metrics=Metrics())
+        worker, lane = worker_of(slow, batch=3), texts_lane()
         worker.start()
-        first = asyncio.create_task(worker.search(Ask("a")))
+        first = asyncio.create_task(worker.search(Ask("a"), lane))
         await asyncio.to_thread(slow.started.wait, 5)
-        rest = [asyncio.create_task(worker.search(Ask(text))) for text in ("b", "bad", "c", "d")]
+        rest = [asyncio.create_task(worker.search(Ask(text), lane)) for text in ("b", "bad", "c", "d")]
         await asyncio.sleep(0)
-        with pytest.raises(ApiError) as full:
-            await worker.search(Ask("e"))
-        assert full.value.status == 503 and full.value.retry >= 1
-        assert int(full.value.answer().headers["retry-after"]) == full.value.retry
         slow.go.set()
         answers = await asyncio.gather(first, *rest, return_exceptions=True)
         worker.stop()
         return answers
 
-    answers = asyncio.run(play())
-    assert [str(answer) for answer in answers] == ["A", "B", "bad", "C", "D"] and slow.sizes == [1, 3, 1]
+    assert [said(answer) for answer in asyncio.run(play())] == ["A", "B", "bad", "C", "D"] and slow.sizes == [1, 3, 1]
+
+
+def said(answer):
+    """The ranking of an answer, or the words of an error."""
+    return str(answer) if isinstance(answer, BaseException) else answer[1]
+
+
+def test_a_full_lane_is_503_and_so_is_one_that_is_too_slow():
+    lanes = Lanes(Settings(queue=20, queue_seconds=1.0), Metrics())
+    for _ in range(20):
+        lanes.texts.enter()
+    with pytest.raises(ApiError, match="20 text searches are waiting already") as full:
+        lanes.texts.enter()
+    assert full.value.status == 503 and int(full.value.answer().headers["retry-after"]) == full.value.retry >= 1
+    for _ in range(10):
+        lanes.texts.leave()
+    for _ in range(50):
+        lanes.texts.took(2.0)  # seconds a request
+    with pytest.raises(ApiError, match="10 text searches are waiting already") as slow:
+        lanes.texts.enter()
+    assert 15 < slow.value.retry <= 22  # 11 that take 2 seconds each
+    for _ in range(3):
+        lanes.texts.leave()
+    lanes.texts.enter()  # 8 may always wait
+
+
+def test_a_place_moves_only_where_there_is_one():
+    lanes = Lanes(Settings(uploads=1), Metrics())
+    with lanes.place(lanes.texts) as first, lanes.place(lanes.texts) as second:
+        first.move(lanes.uploads)
+        with pytest.raises(ApiError, match="1 searches with a picture are waiting"):
+            second.move(lanes.uploads)
+        assert (lanes.texts.inside, lanes.uploads.inside, lanes.waiting) == (1, 1, 2)
+    assert lanes.waiting == 0
 
 
 def test_over_http_a_full_queue_is_503_with_retry_after(served, monkeypatch):
@@ -148,7 +196,7 @@ def test_over_http_a_full_queue_is_503_with_retry_after(served, monkeypatch):
         return [XRetrieveError("let go")] * len(asks)
 
     monkeypatch.setattr(type(served), "search_many", search_many)
-    with client_of(served, queue=2, batch=1) as client, ThreadPoolExecutor(8) as pool:
+    with client_of(served, queue=3, batch=1) as client, ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(client.post, "/api/search", json=DOG)]
         assert slow.started.wait(10)
         waiting += [pool.submit(client.post, "/api/search", json=DOG) for _ in range(7)]
@@ -156,61 +204,134 @@ def test_over_http_a_full_queue_is_503_with_retry_after(served, monkeypatch):
         assert {answer.status_code for answer in rejected} == {503}
         assert all(int(answer.headers["retry-after"]) >= 1 for answer in rejected)
         assert "waiting already" in rejected[0].json()["error"]
-        assert client.get("/api/health").json()["waiting"] == 2
+        health = client.get("/api/health").json()
+        assert health["waiting"] == 3 and health["lanes"] == {"texts": 3, "uploads": 0, "explanations": 0, "copies": 0}
         slow.go.set()
         assert sorted(done.result().status_code for done in waiting) == [400] * 3 + [503] * 5
         assert "xretrieve_rejected_total 5.0" in client.get("/metrics").text
 
 
-def test_a_body_that_never_arrives_is_given_up(served):
+def played(pieces, **settings):
+    """What a request is answered whose body comes in these pieces: seconds to wait, and bytes."""
     sent = []
 
-    async def forever():
-        await asyncio.sleep(60)
+    async def receive():
+        if not pieces:
+            await asyncio.sleep(60)
+        seconds, data = pieces.pop(0)
+        await asyncio.sleep(seconds)
+        return {"type": "http.request", "body": data, "more_body": True}
 
     async def send(message):
         sent.append(message)
 
     async def call():
-        app = Guard(None, Settings(body_seconds=0.05), Metrics())
-        scope = {"type": "http", "method": "POST", "path": "/api/search", "headers": [(b"host", b"localhost")]}
-        await app(scope, forever, send)
+        limits = Settings(**settings)
+        app = Guard(None, limits, Metrics(), Lanes(limits, Metrics()))
+        headers = [(b"host", b"localhost"), (b"transfer-encoding", b"chunked")]
+        await app({"type": "http", "method": "POST", "path": "/api/search", "headers": headers}, receive, send)
 
     asyncio.run(call())
-    assert sent[0]["status"] == 408 and b"more than 0.05 s to arrive" in sent[1]["body"]
+    return sent[0]["status"], sent[1]["body"]
+
+
+def test_a_body_that_never_arrives_is_given_up():
+    status, body = played([], body_seconds=0.05)
+    assert status == 408 and b"it may take 0.05 s" in body
+
+
+def test_a_body_must_bring_bytes_at_a_rate(monkeypatch):
+    monkeypatch.setattr("xretrieve.app.guard.GRACE", 0.1)
+    start = time.perf_counter()
+    status, body = played([(0.03, b"x")] * 100, body_rate=1000)  # 33 bytes a second
+    assert status == 408 and b"must bring 1000 bytes a second" in body and time.perf_counter() - start < 2
+    status, body = played([(0.03, b"x" * 100)] * 20 + [(0, b"x" * 3000)], body_rate=1000, max_body=4000)
+    assert status == 413  # 3,300 bytes a second: it was read to its end
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({}, 200), ({"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"}, 200),
+     ({"Sec-Fetch-Site": "none"}, 200), ({"Sec-Fetch-Site": "cross-site"}, 403), ({"Sec-Fetch-Site": "same-site"}, 403),
+     ({"Origin": "http://localhost"}, 200), ({"Origin": "http://localhost:3000"}, 403),
+     ({"Origin": "https://photos.example"}, 200), ({"Origin": "https://evil.example"}, 403), ({"Origin": "null"}, 403),
+     ({"Origin": "http://[::1"}, 403)],
+)  # fmt: skip
+def test_pages_of_other_sites_may_not_make_a_browser_ask(served, headers, status):
+    with client_of(served, hosts="photos.example") as client:
+        form = {"picture": ("3.png", (served.picture("3.png")).read_bytes())}
+        for answer in (
+            client.post("/api/search", json=DOG, headers=headers),
+            client.post("/api/search/upload", files=form, headers=headers),
+            client.get("/api/pictures?id=3.png", headers=headers),
+        ):
+            assert answer.status_code == status, answer.text
+            assert status == 200 or "a page of another site" in answer.json()["error"]
+        assert client.get("/", headers=headers | {"Sec-Fetch-Mode": "navigate"}).status_code == 200, (
+            "a link to the page"
+        )
+
+
+def test_large_bodies_have_room_for_so_many_bytes(served):
+    lanes = Lanes(Settings(large=100), Metrics())
+    with lanes.room(120), pytest.raises(ApiError, match="too many large requests"), lanes.room(1):
+        pass  # one alone always has room
+    with lanes.room(60), lanes.room(40):
+        pass
+    assert lanes.untidy
 
 
 def test_a_bug_in_one_search_does_not_take_the_others_with_it(slow):
     async def play():
-        worker = Worker(slow, queue=9, batch=9, metrics=Metrics())
-        tasks = [asyncio.create_task(worker.search(Ask(text))) for text in ("a", "bug", "b")]
+        worker, lane = worker_of(slow, batch=9), texts_lane()
+        worker.start()
+        tasks = [asyncio.create_task(worker.search(Ask(text), lane)) for text in ("a", "bug", "b")]
         await asyncio.sleep(0)
         slow.go.set()
-        worker.start()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         worker.stop()
         return answers
 
-    assert [str(answer) for answer in asyncio.run(play())] == ["A", "a bug", "B"]
+    assert [said(answer) for answer in asyncio.run(play())] == ["A", "a bug", "B"]
+
+
+@pytest.mark.parametrize("fault", [SystemExit, KeyboardInterrupt, BaseException, MemoryError])
+def test_whatever_a_job_raises_is_answered_and_the_next_one_is_worked_on(slow, fault):
+    def fail(gallery):
+        raise fault("of a library")
+
+    async def play():
+        worker, lane = worker_of(slow, batch=9), texts_lane()
+        worker.start()
+        with pytest.raises(Exception, match="of a library"):
+            await asyncio.wait_for(worker.call(fail, lane), 10)
+        assert await asyncio.wait_for(worker.call(lambda gallery: "next", lane), 10) == "next" and worker.alive
+        worker._thread = threading.Thread(target=int)  # a thread that is dead for any other reason
+        worker._thread.start()
+        worker._thread.join()
+        assert await asyncio.wait_for(worker.call(lambda gallery: "next", lane), 10) == "next" and worker.alive
+        worker.stop()
+
+    asyncio.run(play())
 
 
 def test_stopping_finishes_what_runs_and_tells_what_waits(slow):
     async def play():
-        worker = Worker(slow, queue=9, batch=1, metrics=Metrics())
+        worker, lane = worker_of(slow, batch=1), texts_lane()
         worker.start()
-        tasks = [asyncio.create_task(worker.search(Ask("a")))]
+        tasks = [asyncio.create_task(worker.search(Ask("a"), lane))]
         await asyncio.to_thread(slow.started.wait, 5)
-        tasks.append(asyncio.create_task(worker.search(Ask("b"))))
+        tasks.append(asyncio.create_task(worker.search(Ask("b"), lane)))
         await asyncio.sleep(0)
         slow.go.set()
         await asyncio.to_thread(worker.stop)
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         with pytest.raises(ApiError, match="stopping"):
-            await worker.search(Ask("c"))
+            await worker.search(Ask("c"), lane)
         return answers
 
     answers = asyncio.run(play())
-    assert answers[0] == "A" and ("stopping" in str(answers[1]) or answers[1] == "B")
+    assert said(answers[0]) == "A" and ("stopping" in str(answers[1]) or said(answers[1]) == "B")
 
 
 def test_an_unforeseen_fault_is_a_sentence_without_details(served, monkeypatch):

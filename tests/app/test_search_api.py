@@ -151,12 +151,16 @@ def test_places_on_the_disk_are_never_told(served_photos, tmp_path, served):
 
 
 def test_info_health_metrics_and_pages(client):
-    assert client.get("/api/health").json() == {"status": "ok", "pictures": 12, "waiting": 0}
+    health = client.get("/api/health").json()
+    assert health["limits"].pop("connections") == 512 and len(health.pop("limits")) > 20
+    assert health == {"status": "ok", "pictures": 12, "revision": 1, "waiting": 0,
+                      "lanes": {"texts": 0, "uploads": 0, "explanations": 0, "copies": 0}}  # fmt: skip
     info = client.get("/api/info").json()
     assert info["matcher"] == "tiny-sgr" and info["coarse"] == "tiny-dual" and info["regions"]
     client.post("/api/search", json={"texts": ["a dog"]})
     told = client.get("/metrics").text
     assert 'xretrieve_requests_total{path="/api/search",status="200"}' in told and "xretrieve_pictures 12.0" in told
+    assert "xretrieve_revision 1.0" in told and "xretrieve_waiting 0.0" in told
     for page in ("/", "/docs"):
         answer = client.get(page)
         assert answer.headers["content-type"].startswith("text/html") and "default-src 'none'" in answer.headers[

@@ -52,15 +52,73 @@ def test_a_session_takes_so_many_sentences_and_the_server_so_many_sessions(serve
         assert client.post("/api/sessions", json={"combine": "rank_fusion"}).status_code == 201
 
 
+class Words:
+    """A gallery whose sessions keep what is said; counts them and their sentences."""
+
+    def __init__(self):
+        self.opened = self.said = 0
+
+    def session(self, combine, where):
+        self.opened += 1
+        held, outer = [], self
+
+        class Session:
+            texts = property(lambda self: tuple(held))
+
+            def add(self, text):
+                outer.said += 1
+                held.append(text)
+
+        return Session()
+
+
 def test_a_session_that_nobody_uses_is_dropped():
-    now = [0.0]
-    sessions = Sessions(2, 1, lambda: now[0])
-    used, _ = sessions.open(object)
-    left, _ = sessions.open(object)
+    now, words = [0.0], Words()
+    sessions = Sessions(2, 1, clock=lambda: now[0])
+    used, _ = sessions.open(words)
+    left, _ = sessions.open(words)
     now[0] = 59
-    sessions.get(used)
+    sessions.get(used, words)
     now[0] = 61
-    sessions.get(used)
+    sessions.get(used, words)
     with pytest.raises(ApiError, match="not used for long"):
-        sessions.get(left)
+        sessions.get(left, words)
     assert len(sessions) == 1
+
+
+def test_of_many_sessions_the_last_ones_are_kept_at_work_and_none_is_forgotten():
+    words, sessions = Words(), Sessions(1000, 30, live=3)
+    names = [sessions.open(words)[0] for _ in range(50)]
+    for number, name in enumerate(names):
+        session = sessions.get(name, words)
+        session.add(f"text {number}")
+        sessions.note(name, session)
+    assert len(sessions) == 50 and words.said == 50
+    assert [sessions.get(name, words).texts for name in names] == [(f"text {number}",) for number in range(50)]
+    assert words.said > 50 and len(sessions._kept) == 3
+    before = words.said
+    assert sessions.get(names[-1], words).texts == ("text 49",) and words.said == before, "it is still at work"
+
+
+def test_a_session_survives_the_process_and_sees_what_another_one_noted(tmp_path):
+    words, place = Words(), tmp_path / "sessions.db"
+    one, other = Sessions(9, 30, place=place), Sessions(9, 30, place=place)
+    name, session = one.open(words, "mean_similarity", {"folder": "."})
+    session.add("a red dog")
+    one.note(name, session)
+    assert other.get(name, words).texts == ("a red dog",) and len(other) == 1
+    session = other.get(name, words)
+    session.add("snow")
+    other.note(name, session)
+    assert one.get(name, words).texts == ("a red dog", "snow"), "it was at work here with less"
+    other.close(name, words)
+    with pytest.raises(ApiError, match="no such session"):
+        one.get(name, words)
+
+
+def test_a_changed_gallery_is_what_a_session_searches():
+    before, after, sessions = Words(), Words(), Sessions(9, 30)
+    name, session = sessions.open(before)
+    session.add("a red dog")
+    sessions.note(name, session)
+    assert sessions.get(name, after).texts == ("a red dog",) and (after.opened, after.said) == (1, 1)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
@@ -20,30 +19,35 @@ PATIENCE = 2.0  # seconds that the answer about health waits for a change to be 
 def about_routes(state: State) -> APIRouter:
     """The routes that search nothing."""
     router = APIRouter(tags=["about"])
-    gallery, settings = state.gallery, state.settings
+    settings = state.settings
 
     @router.get("/api/health", response_model=Health, response_model_exclude_none=True,
                 responses={503: {"model": Problem}})  # fmt: skip
     async def health() -> Any:
         """Whether answers can be expected, and whether they are of the index as it is on the disk now. Asks for no
         token."""
-        if not state.worker.alive:
+        if not state.texts.alive:
             raise ApiError(503, "the server is starting or stopping; try again later")
-        if not gallery.current:
-            with contextlib.suppress(ApiError, TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(state.worker.call(gallery.refresh), PATIENCE)
+        follower = state.follower
+        if not follower.newest.current:
+            await to_thread.run_sync(follower.look, PATIENCE)
+        gallery = follower.newest
         stale = not gallery.current
         problem = gallery.problem or "the index on the disk has changed; it is being read"
         return {
             "status": "stale" if stale else "ok",
             "pictures": len(gallery),
-            "waiting": state.worker.waiting,
+            "revision": gallery.info["revision"],
+            "waiting": state.lanes.waiting,
+            "lanes": {name: lane.inside for name, lane in state.lanes.all.items()},
+            "limits": settings.limits,
             "problem": without_places(problem, str(gallery.path)) if stale else None,
         }
 
     @router.get("/api/info", response_model=Info)
     async def info() -> Any:
         """What is searched, and what one request may ask for."""
+        gallery = state.gallery
         about = gallery.info
         by = about.get("coarse", {}).get("by")
         limits = {

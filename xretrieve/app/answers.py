@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from xretrieve.app.errors import ApiError
-from xretrieve.app.pictures import from_base64, sent_picture
-from xretrieve.app.settings import Settings
-from xretrieve.errors import UnknownNameError, XRetrieveError
+from xretrieve.errors import XRetrieveError
 from xretrieve.query import Image, ImageText, MultiText, Query, Text, texts_of
 from xretrieve.utils.paths import is_file
 
@@ -21,43 +19,39 @@ if TYPE_CHECKING:
 
 def file_of(gallery: Gallery, id_: str) -> Path:
     """The file of an indexed picture; an id that is not in the index is status 404, whatever it looks like."""
+    if gallery.find(id_) is None:  # asked first: the gallery's own error looks for an id that is meant
+        raise ApiError(404, f"the index has no id {id_[:200]!r}")
     try:
         return gallery.picture(id_)
-    except UnknownNameError as error:
-        raise ApiError(404, str(error).replace(str(gallery.path), "the index")) from error
     except XRetrieveError as error:
         raise ApiError(404, str(error)) from error
 
 
-def make_query(
-    gallery: Gallery, settings: Settings, texts: Sequence[str], image: str | None = None,
-    picture: str | bytes | None = None,
-) -> Query:  # fmt: skip
-    """The query of a request.
-
-    Args:
-        texts: of the query.
-        image: id of an indexed picture.
-        picture: a file that was sent, its bytes or those in base64.
-    """
+def picture_of(
+    gallery: Gallery, texts: Sequence[str], image: str | None, picture: str | bytes | None
+) -> bytes | str | Path | None:
+    """What a request shows: a file's bytes, those in base64, or where an indexed picture lies; None for texts alone."""
     if image is not None and picture is not None:
         raise ApiError(422, "image and picture are both given; send one of them")
-    shown: Any = None
-    if picture is not None:
-        shown = sent_picture(from_base64(picture) if isinstance(picture, str) else picture, settings.max_pixels)
-    elif image is not None:
-        shown = file_of(gallery, image)
-        if not is_file(shown):
-            raise ApiError(404, f"the picture of {image!r} is no longer on the disk")
-    if shown is None and not texts:
-        raise ApiError(422, "nothing to search for: send texts, an image, or both")
+    if image is None:
+        if picture is None and not texts:
+            raise ApiError(422, "nothing to search for: send texts, an image, or both")
+        return picture
+    path = file_of(gallery, image)
+    if not is_file(path):
+        raise ApiError(404, f"the picture of {image!r} is no longer on the disk")
+    return path
+
+
+def make_query(texts: Sequence[str], shown: Any = None) -> Query:
+    """The query of a request; ``shown``: its picture, decoded."""
     if shown is not None:
         return ImageText(shown, " and ".join(texts)) if texts else Image(shown)
     return MultiText(list(texts)) if len(texts) > 1 else Text(texts[0])
 
 
-def results(ranking: Ranking, seconds: float) -> dict[str, Any]:
-    """The body of an answer; paths on the disk are left out."""
+def results(gallery: Gallery, ranking: Ranking, seconds: float) -> dict[str, Any]:
+    """The body of an answer of a gallery; paths on the disk are left out."""
     hits = [
         {
             "rank": hit.rank,
@@ -71,7 +65,7 @@ def results(ranking: Ranking, seconds: float) -> dict[str, Any]:
     ]
     texts = list(texts_of(ranking.query)) if ranking.query is not None else []
     return {"texts": texts, "hits": hits, "note": ranking.note, "weak": ranking.weak, "share": ranking.share,
-            "seconds": seconds}  # fmt: skip
+            "revision": gallery.info["revision"], "seconds": seconds}  # fmt: skip
 
 
 def _shown(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anyio import to_thread
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from starlette.staticfiles import StaticFiles
@@ -18,19 +21,21 @@ from xretrieve.app.search_routes import search_routes
 from xretrieve.app.session_routes import session_routes
 from xretrieve.app.settings import Settings
 from xretrieve.app.state import State
+from xretrieve.utils.allocation import give_back_memory
 from xretrieve.version import __version__
 
 if TYPE_CHECKING:
     from xretrieve.gallery import Gallery
 
+TIDY = 2.0  # seconds
 STATIC = Path(__file__).parent / "static"
 ABOUT = "Find pictures with a sentence, several details, a picture, or a picture and a change."
 REASONS = {
     400: "The query cannot be answered by this index.",
     401: "No token, or a wrong one.",
-    403: "The server is not called by this name.",
+    403: "The server is not called by this name, or a page of another site asked.",
     404: "No such picture or session.",
-    408: "The request did not arrive in time.",
+    408: "The request came too slowly.",
     413: "More bytes than are taken.",
     422: "The request is not well formed.",
     500: "A fault of the server.",
@@ -49,12 +54,17 @@ def create_app(gallery: Gallery, settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        gallery.prepare()  # the first caller should not wait for it
-        state.worker.start()
+        await to_thread.run_sync(state.follower.newest.prepare)  # the first caller should not wait for it
+        gc.collect()
+        gc.freeze()  # later collections look at requests only, and take no time
+        state.start()
+        tidying = asyncio.ensure_future(_tidy(state))
         try:
             yield
         finally:
-            state.worker.stop()
+            tidying.cancel()
+            await to_thread.run_sync(state.stop)
+            gc.unfreeze()
 
     app = FastAPI(
         title="xretrieve", description=ABOUT, version=__version__, lifespan=life, docs_url=None, redoc_url=None,
@@ -76,8 +86,18 @@ def create_app(gallery: Gallery, settings: Settings | None = None) -> FastAPI:
     install(app, str(gallery.path))
     if settings.token:
         _describe_token(app)
-    app.add_middleware(Guard, settings=settings, metrics=state.metrics)
+    app.add_middleware(Guard, settings=settings, metrics=state.metrics, lanes=state.lanes)
     return app
+
+
+async def _tidy(state: State) -> None:
+    """Give memory back that large requests took."""
+    while True:
+        await asyncio.sleep(TIDY)
+        if state.lanes.untidy:
+            state.lanes.untidy = False
+            gc.collect()  # what failed holds its request in a circle
+            await to_thread.run_sync(give_back_memory)
 
 
 def _describe_token(app: FastAPI) -> None:

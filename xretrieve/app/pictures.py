@@ -1,84 +1,118 @@
-"""Pictures that are sent, and small copies of those that are indexed. Files are found by their id in the index only."""
+"""Pictures of queries, and small copies of those that are indexed. Files are found by their id in the index only.
+
+They are decoded by processes of their own (:mod:`xretrieve.app.decoder`), one for each kind of work.
+"""
 
 from __future__ import annotations
 
-import base64
-import binascii
+import asyncio
 import hashlib
-import io
-import threading
+import tempfile
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from anyio import BrokenWorkerProcess, CapacityLimiter, fail_after, to_process
+
+from xretrieve.app.decoder import Base64Error, jpeg_copy, query_picture
 from xretrieve.app.errors import ApiError
-from xretrieve.data.pictures import read_picture
 from xretrieve.errors import XRetrieveError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from xretrieve.app.settings import Settings
+
 KEPT = 32 * 2**20  # bytes of copies kept in memory
-SIDE = 1600  # pixels: sent pictures are shrunk to it at once, for models read less and many may wait
 
 
-def sent_picture(data: bytes, max_pixels: int) -> Image:
-    """An RGB picture of at most 1600 pixels a side, from the bytes of a file; what is none is status 400."""
-    try:
-        picture = read_picture(data, max_pixels, SIDE)
-    except XRetrieveError as error:
-        raise ApiError(400, str(error)) from error
-    picture.thumbnail((SIDE, SIDE))
-    return picture
+class Decoders:
+    """Two processes, started when they are first needed: one for pictures of queries, one for copies.
+
+    Args:
+        settings: how many pixels and seconds one picture may take.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._turns = tempfile.TemporaryDirectory(prefix="xretrieve-")  # its lock is that of large pictures
+        self._queries, self._copies = CapacityLimiter(1), CapacityLimiter(1)
+
+    async def query(self, source: bytes | str | Path) -> tuple[Image, str]:
+        """As :func:`xretrieve.app.decoder.query_picture`; what is none is status 400, or 404 of the index."""
+        try:
+            return await self._run(self._queries, query_picture, source, self._settings.max_pixels)
+        except Base64Error as error:
+            raise ApiError(422, str(error)) from error
+        except XRetrieveError as error:
+            raise _shown(error, source, 400) from error
+
+    async def copy(self, path: Path, side: int) -> bytes:
+        """As :func:`xretrieve.app.decoder.jpeg_copy`; a picture that cannot be read is status 404."""
+        try:
+            return await self._run(self._copies, jpeg_copy, path, side)
+        except XRetrieveError as error:
+            raise _shown(error, path, 404) from error
+
+    async def _run(self, limiter: CapacityLimiter, function: Callable[..., Any], *arguments: Any) -> Any:
+        work = partial(function, *arguments, Path(self._turns.name))
+        async with limiter:  # the time of waiting does not count
+            for left in (1, 0):
+                try:
+                    with fail_after(self._settings.picture_seconds):
+                        return await to_process.run_sync(work, cancellable=True)
+                except TimeoutError as error:
+                    seconds = self._settings.picture_seconds
+                    raise XRetrieveError(f"decoding it took more than {seconds:g} s") from error
+                except BrokenWorkerProcess as error:
+                    if not left:  # else it may have ended just then because it was idle
+                        raise XRetrieveError("decoding it failed; is the file damaged?") from error
+        raise AssertionError("unreachable")
 
 
-def from_base64(text: str) -> bytes:
-    """The bytes behind base64, with or without ``data:image/...;base64,`` before it."""
-    _, comma, rest = text.partition(",") if text.startswith("data:") else ("", ",", text)
-    try:
-        if not comma or not rest:
-            raise ValueError
-        return base64.b64decode(rest, validate=True)
-    except (ValueError, binascii.Error) as error:
-        raise ApiError(422, "picture: give the bytes of a picture file in base64") from error
+def _shown(error: XRetrieveError, source: Any, status: int) -> ApiError:
+    sentence = str(error)
+    if isinstance(source, Path):
+        sentence = f"the picture cannot be shown: {sentence.replace(str(source), source.name)}"
+    return ApiError(status, sentence)
 
 
 class Copies:
-    """JPEG copies of picture files; those asked for last are kept."""
+    """JPEG copies of picture files; those asked for last are kept, and one that is being made is waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, decoders: Decoders) -> None:
+        self._decoders = decoders
         self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._making: dict[str, asyncio.Task[bytes]] = {}
         self._bytes = 0
-        self._lock = threading.Lock()
 
     def tag(self, path: Path, size: int) -> str:
-        """Changes when the file does. A file that is gone is status 404."""
+        """Changes when the file does. A file that is gone, or may not be looked at, is status 404."""
         try:
             stat = path.stat()
         except OSError as error:
             raise ApiError(404, f"the picture {path.name!r} is no longer on the disk") from error
         return hashlib.sha256(f"{path}\n{stat.st_mtime_ns}\n{stat.st_size}\n{size}".encode()).hexdigest()[:24]
 
-    def get(self, path: Path, size: int) -> bytes:
+    def kept(self, tag: str) -> bytes | None:
+        """A copy that is there."""
+        if tag in self._kept:
+            self._kept.move_to_end(tag)
+        return self._kept.get(tag)
+
+    async def get(self, path: Path, size: int, tag: str) -> bytes:
         """A copy with no side over ``size`` pixels."""
-        tag = self.tag(path, size)
-        with self._lock:
-            if tag in self._kept:
-                self._kept.move_to_end(tag)
-                return self._kept[tag]
-        try:
-            picture = read_picture(path, side=size)
-        except XRetrieveError as error:
-            sentence = str(error).replace(str(path), path.name)
-            raise ApiError(404, f"the picture cannot be shown: {sentence}") from error
-        picture.thumbnail((size, size))
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=85)
-        made = buffer.getvalue()
-        with self._lock:
-            if tag not in self._kept:
-                self._kept[tag] = made
-                self._bytes += len(made)
-            while self._bytes > KEPT:
-                self._bytes -= len(self._kept.popitem(last=False)[1])
-        return made
+        if (kept := self.kept(tag)) is not None:
+            return kept
+        if tag not in self._making:
+            self._making[tag] = asyncio.ensure_future(self._decoders.copy(path, size))
+            self._making[tag].add_done_callback(lambda task: self._making.pop(tag, None))
+        copy = await asyncio.shield(self._making[tag])
+        if tag not in self._kept:
+            self._kept[tag] = copy
+            self._bytes += len(copy)
+        while self._bytes > KEPT:
+            self._bytes -= len(self._kept.popitem(last=False)[1])
+        return copy

@@ -45,6 +45,7 @@ class Results(BaseModel):
     note: str = Field(description="What the reader should know; empty when nothing.")
     weak: bool = Field(description="No result fits as well as those of nearly every validation query.")
     share: float | None = Field(description="Share of the pictures that the model scored in full, where it says so.")
+    revision: int = Field(description="Of the index that gave all of this answer.")
     seconds: float = Field(description="From the request's arrival to its answer.")
 
 
@@ -131,7 +132,12 @@ class Health(BaseModel):
         description="stale: the index on the disk was changed and could not be read; answers are those of before."
     )
     pictures: int
-    waiting: int = Field(description="Requests before the model.")
+    revision: int = Field(description="Of the index; it grows with every change.")
+    waiting: int = Field(description="Requests that wait or are worked on.")
+    lanes: dict[str, int] = Field(description="The same, by the kind of work.")
+    limits: dict[str, int | float] = Field(
+        description="What the server was started with; docs/serve.md says what they mean."
+    )
     problem: str | None = Field(default=None, description="Why the changed index could not be read.")
 
 

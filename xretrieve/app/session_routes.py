@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 
@@ -12,6 +12,9 @@ from xretrieve.app.schemas import Results, SessionState, bodies
 from xretrieve.app.state import State
 from xretrieve.session import Session
 
+if TYPE_CHECKING:
+    from xretrieve.gallery import Gallery
+
 Name = Annotated[str, Path(min_length=1, max_length=64, description="The session's name.")]
 
 
@@ -19,29 +22,30 @@ def session_routes(state: State) -> APIRouter:
     """The routes under ``/api/sessions``; all of them wait for their turn before the model."""
     router = APIRouter(prefix="/api/sessions", tags=["sessions"])
     _, _, new_body, sentence_body = bodies(state.settings)
-    sessions = state.sessions
+    sessions, lane = state.sessions, state.lanes.texts
 
-    def told(name: str, session: Session) -> dict[str, Any]:
+    def answer(name: str, session: Session) -> dict[str, Any]:
         return {"session": name, "texts": list(session.texts), "seconds_left": sessions.seconds}
 
-    async def change(name: str, how: Callable[[Session], Any]) -> dict[str, Any]:
-        def work() -> dict[str, Any]:
-            session = sessions.get(name)
-            how(session)
-            return told(name, session)
+    async def change(name: str, how: Callable[[Session], Any] | None) -> dict[str, Any]:
+        def work(gallery: "Gallery") -> dict[str, Any]:
+            session = sessions.get(name, gallery)
+            if how is not None:
+                how(session)
+                sessions.note(name, session)
+            return answer(name, session)
 
-        return await state.worker.call(work)
+        return await state.texts.call(work, lane)
 
     @router.post("", response_model=SessionState, status_code=201)
     async def open_session(body: new_body) -> Any:  # type: ignore[valid-type]
         """Open a session."""
-        made = await state.worker.call(lambda: sessions.open(lambda: state.gallery.session(body.combine, body.where)))
-        return told(*made)
+        return answer(*await state.texts.call(lambda gallery: sessions.open(gallery, body.combine, body.where), lane))
 
     @router.get("/{session}", response_model=SessionState)
     async def look(session: Name) -> Any:
         """What was said so far."""
-        return await change(session, lambda held: None)
+        return await change(session, None)
 
     @router.post("/{session}/add", response_model=SessionState)
     async def add(session: Name, body: sentence_body) -> Any:  # type: ignore[valid-type]
@@ -63,12 +67,16 @@ def session_routes(state: State) -> APIRouter:
     async def ranking(session: Name, k: Annotated[int, Query(ge=1, le=state.settings.max_k)] = 10) -> Any:
         """The best pictures after the last sentence."""
         start = time.perf_counter()
-        found = await state.worker.call(lambda: sessions.get(session).ranking(k))
-        return results(found, time.perf_counter() - start)
+
+        def work(gallery: "Gallery") -> "tuple[Gallery, Any]":
+            return gallery, sessions.get(session, gallery).ranking(k)
+
+        gallery, found = await state.texts.call(work, lane)
+        return results(gallery, found, time.perf_counter() - start)
 
     @router.delete("/{session}", status_code=204)
     async def close(session: Name) -> None:
         """Close it."""
-        await state.worker.call(lambda: sessions.close(session))
+        await state.texts.call(lambda gallery: sessions.close(session, gallery), lane)
 
     return router

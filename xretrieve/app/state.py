@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anyio import CapacityLimiter
-
+from xretrieve.app.follow import Follower
+from xretrieve.app.lanes import Lanes
 from xretrieve.app.metrics import Metrics
-from xretrieve.app.pictures import Copies
+from xretrieve.app.pictures import Copies, Decoders
 from xretrieve.app.sessions import Sessions
 from xretrieve.app.settings import Settings
 from xretrieve.app.worker import Worker
@@ -16,29 +18,51 @@ from xretrieve.app.worker import Worker
 if TYPE_CHECKING:
     from xretrieve.gallery import Gallery
 
-DECODERS = 2  # pictures that are decoded at once: one of 50 million pixels takes 150 MB
+SHARED = "XRETRIEVE_SERVE_SHARED"  # a folder that the processes of one server share
 
 
 @dataclass
 class State:
     """The gallery, who works on it, and what is kept between requests."""
 
-    gallery: Gallery
+    follower: Follower
     settings: Settings
     metrics: Metrics
-    worker: Worker
+    lanes: Lanes
+    texts: Worker
+    pictures: Worker
     sessions: Sessions
+    decoders: Decoders
     copies: Copies
-    decoders: CapacityLimiter
 
     @classmethod
     def of(cls, gallery: Gallery, settings: Settings) -> State:
-        """A new state, its worker not started."""
-        metrics = Metrics()
-        worker = Worker(gallery, settings.queue, settings.batch, metrics)
-        sessions = Sessions(settings.sessions, settings.session_minutes)
-        metrics.watch("xretrieve_waiting", "Requests that wait for the model", lambda: worker.waiting)
+        """A new state, its threads not started."""
+        metrics, follower = Metrics(), Follower(gallery, settings.follow_seconds)
+        lanes = Lanes(settings, metrics)
+        texts = Worker("xretrieve-texts", follower, settings.batch, metrics)
+        pictures = Worker("xretrieve-pictures", follower, settings.batch, metrics)
+        shared = os.environ.get(SHARED)
+        place = Path(shared) / "sessions.db" if shared else None
+        sessions = Sessions(settings.sessions, settings.session_minutes, settings.live_sessions, place)
+        metrics.watch("xretrieve_waiting", "Requests that wait or are worked on", lambda: lanes.waiting, add=True)
         metrics.watch("xretrieve_sessions", "Open sessions", lambda: len(sessions))
-        metrics.watch("xretrieve_pictures", "Pictures in the index", lambda: len(gallery))
-        decoders = CapacityLimiter(DECODERS)
-        return cls(gallery, settings, metrics, worker, sessions, Copies(), decoders)
+        metrics.watch("xretrieve_pictures", "Pictures in the index", lambda: len(follower.newest))
+        metrics.watch("xretrieve_revision", "Revision of the index", lambda: follower.newest.info["revision"])
+        decoders = Decoders(settings)
+        return cls(follower, settings, metrics, lanes, texts, pictures, sessions, decoders, Copies(decoders))
+
+    @property
+    def gallery(self) -> Gallery:
+        """The gallery as it is now. Whoever needs it twice for one answer asks once."""
+        return self.follower.gallery()
+
+    def start(self) -> None:
+        """Start what works."""
+        for part in (self.follower, self.texts, self.pictures):
+            part.start()
+
+    def stop(self) -> None:
+        """Stop it; what is being done is finished."""
+        for part in (self.texts, self.pictures, self.follower):
+            part.stop()

@@ -1,9 +1,8 @@
-"""One thread that owns the model: a bounded queue before it, searches that wait are answered together."""
+"""A thread that answers in the order of arrival; searches that wait are answered together."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 import time
 from collections import deque
@@ -17,44 +16,47 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.gallery_asked import Ask
 
 if TYPE_CHECKING:
+    from xretrieve.app.follow import Follower
+    from xretrieve.app.lanes import Lane
     from xretrieve.app.metrics import Metrics
     from xretrieve.gallery import Gallery
     from xretrieve.ranking import Ranking
 
-LONGEST_WAIT = 60  # seconds that Retry-After asks for at most
+REPLACED = 10.0  # seconds that a search waits for a new state where the files of the old one are gone
+STOPPING = "the server is stopping; try again later"
 
 
 @dataclass
 class Job:
-    """One thing to do: a search, or a call of a function; the answer goes to ``future``."""
+    """One thing to do: a search, or a call of a function with the gallery; the answer goes to ``future``."""
 
-    work: Ask | Callable[[], Any]
+    work: Ask | Callable[[Gallery], Any]
+    lane: Lane
     future: Future[Any] = field(default_factory=Future)
 
 
 class Worker:
-    """Answers in the order of arrival.
+    """One of them searches with texts, another one with pictures.
 
     Args:
-        gallery: only this thread searches it.
-        queue: jobs that may wait.
+        name: of its thread.
+        follower: gives the gallery as it is now. One job sees one gallery, whatever happens on the disk meanwhile.
         batch: searches at once.
-        metrics: told about batches and waiting jobs.
+        metrics: told about batches.
     """
 
-    def __init__(self, gallery: Gallery, queue: int, batch: int, metrics: Metrics) -> None:
-        self._gallery, self._queue, self._batch, self._metrics = gallery, queue, batch, metrics
+    def __init__(self, name: str, follower: Follower, batch: int, metrics: Metrics) -> None:
+        self._name, self._follower, self._batch, self._metrics = name, follower, batch, metrics
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
-        self._stopped = False
-        self._seconds = 0.05  # of one job, a running mean
+        self._stopped = True
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to answer, or begin again after :meth:`stop`."""
+        """Begin to answer, or begin again after :meth:`stop` or the death of the thread."""
         self._stopped = False
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="xretrieve-model", daemon=True)
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
@@ -66,7 +68,7 @@ class Worker:
             self._changed.notify_all()
         for job in waiting:
             if job.future.set_running_or_notify_cancel():
-                job.future.set_exception(ApiError(503, "the server is stopping; try again later"))
+                job.future.set_exception(ApiError(503, STOPPING))
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -76,29 +78,20 @@ class Worker:
         """Whether answers can be expected."""
         return self._thread is not None and self._thread.is_alive() and not self._stopped
 
-    @property
-    def waiting(self) -> int:
-        """Jobs in the queue."""
-        return len(self._jobs)
+    async def search(self, ask: Ask, lane: Lane) -> tuple[Gallery, Ranking]:
+        """The answer of :meth:`xretrieve.Gallery.search`, and the gallery that gave it."""
+        return await self._wait(Job(ask, lane))
 
-    async def search(self, ask: Ask) -> Ranking:
-        """The answer of :meth:`xretrieve.Gallery.search`; a full queue is an :class:`ApiError` of status 503."""
-        return await self._wait(ask)
-
-    async def call(self, function: Callable[[], Any]) -> Any:
+    async def call(self, function: Callable[[Gallery], Any], lane: Lane) -> Any:
         """What ``function`` returns when its turn has come."""
-        return await self._wait(function)
+        return await self._wait(Job(function, lane))
 
-    async def _wait(self, work: Ask | Callable[[], Any]) -> Any:
-        job = Job(work)
+    async def _wait(self, job: Job) -> Any:
         with self._changed:
             if self._stopped:
-                raise ApiError(503, "the server is stopping; try again later")
-            if len(self._jobs) >= self._queue:
-                self._metrics.rejected.inc()
-                seconds = math.ceil(self._seconds * (len(self._jobs) + 1))
-                wait = max(1, min(LONGEST_WAIT, seconds))
-                raise ApiError(503, f"{len(self._jobs)} requests are waiting already; try again in {wait} s", wait)
+                raise ApiError(503, STOPPING)
+            if not self.alive:
+                self.start()
             self._jobs.append(job)
             self._changed.notify()
         return await asyncio.wrap_future(job.future)
@@ -109,8 +102,8 @@ class Worker:
             running = [job for job in jobs if job.future.set_running_or_notify_cancel()]
             if running:
                 self._answer(running)
-                each = (time.perf_counter() - start) / len(running)
-                self._seconds += 0.2 * (each - self._seconds)
+                for job in running:
+                    job.lane.took((time.perf_counter() - start) / len(running))
 
     def _take(self) -> list[Job]:
         """The next job, with the searches right behind it where it is one itself; none when the worker is stopped."""
@@ -126,21 +119,31 @@ class Worker:
             return jobs
 
     def _answer(self, jobs: list[Job]) -> None:
+        answers: list[Any]
         try:
             first = jobs[0].work
             if isinstance(first, Ask):
                 self._metrics.batch.observe(len(jobs))
-                answers = self._gallery.search_many([job.work for job in jobs if isinstance(job.work, Ask)])
+                answers = self._search([job.work for job in jobs if isinstance(job.work, Ask)])
             else:
-                answers = [first()]
-        except Exception as error:
+                answers = [first(self._follower.gallery())]
+        except BaseException as error:  # whatever it is: somebody waits for an answer, and others come after
             if len(jobs) > 1:  # one of them; the others deserve their answer
                 for job in jobs:
                     self._answer([job])
                 return
-            answers = [error]
+            answers = [error if isinstance(error, Exception) else RuntimeError(f"{type(error).__name__}: {error}")]
         for job, answer in zip(jobs, answers, strict=True):
-            if isinstance(answer, (XRetrieveError, Exception)):
+            if isinstance(answer, Exception):
                 job.future.set_exception(answer)
             else:
                 job.future.set_result(answer)
+
+    def _search(self, asks: list[Ask]) -> list[Any]:
+        gallery = self._follower.gallery()
+        found = gallery.search_many(asks)
+        if any(isinstance(one, XRetrieveError) for one in found) and not gallery.current:
+            self._follower.look(REPLACED)  # the files of that state may be gone
+            if self._follower.newest is not gallery:
+                return self._search(asks)
+        return [one if isinstance(one, XRetrieveError) else (gallery, one) for one in found]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,10 @@ def batch_to(batch: Batch, device: torch.device | str) -> Batch:
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     return {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+
+
+# The tokenizers of transformers set lengths in what all threads share: two at once are "Already borrowed".
+TOKENIZING = threading.Lock()
 
 
 def check_texts(name: str, items: Sequence[Any]) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from xretrieve.backbones import open_clip_build as build
-from xretrieve.backbones.base import Backbone, check_texts
+from xretrieve.backbones.base import TOKENIZING, Backbone, check_texts
 from xretrieve.backbones.clip_text import ClipText, is_plain
 from xretrieve.backbones.clip_words import ClipWords
 from xretrieve.backbones.grids import full_mask, grid_tokens
@@ -120,7 +120,8 @@ class ClipTexts(Backbone):
     def prepare(self, items: Sequence[str]) -> dict[str, Tensor]:
         """Texts to ``ids`` and ``mask`` (N,W); what is longer than the model's context is cut."""
         check_texts(self.name, items)
-        ids = self.tokenizer(list(items))
+        with TOKENIZING:
+            ids = self.tokenizer(list(items))
         return {"ids": ids, "mask": self._real(ids)}
 
     def _real(self, ids: Tensor) -> Tensor:
@@ -171,7 +172,8 @@ class ClipTexts(Backbone):
         wrapped, most = getattr(self.tokenizer, "tokenizer", None), int(self.tokenizer.context_length)
         if wrapped is not None:
             clean = getattr(self.tokenizer, "clean_fn", str)
-            has = [len(wrapped(clean(item), verbose=False)["input_ids"]) for item in items]
+            with TOKENIZING:
+                has = [len(wrapped(clean(item), verbose=False)["input_ids"]) for item in items]
         else:
             has = [len(self.tokenizer.encode(item)) + 2 for item in items]
         return [(min(most, count), count) for count in has]

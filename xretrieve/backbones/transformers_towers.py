@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from xretrieve.backbones import bert_text
 from xretrieve.backbones import transformers_build as build
-from xretrieve.backbones.base import Backbone, check_texts
+from xretrieve.backbones.base import TOKENIZING, Backbone, check_texts
 from xretrieve.backbones.grids import full_mask
 from xretrieve.backbones.images import ImageBackbone
 from xretrieve.backbones.places import Fit, Size
@@ -46,14 +46,15 @@ class _Texts(Backbone):
         check_texts(self.name, items)
         # SigLIP was trained on captions padded to the full length, and without an attention mask.
         padding = "max_length" if self.config.model_type == "siglip" else True
-        batch = self.tokenizer(
-            list(items),
-            padding=padding,
-            truncation=True,
-            max_length=self.options["max_length"],
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
+        with TOKENIZING:
+            batch = self.tokenizer(
+                list(items),
+                padding=padding,
+                truncation=True,
+                max_length=self.options["max_length"],
+                return_attention_mask=True,
+                return_tensors="pt",
+            )
         return {k: batch[k] for k in ("input_ids", "attention_mask")}
 
     def token_texts(self, items: Sequence[str]) -> list[list[str]]:
@@ -67,7 +68,8 @@ class _Texts(Backbone):
 
     def cut(self, items: Sequence[str]) -> list[tuple[int, int]]:
         """Tokens that are read of each text, and tokens that it has, markers of start and end included."""
-        has = [len(self.tokenizer(item, verbose=False)["input_ids"]) for item in items]
+        with TOKENIZING:
+            has = [len(self.tokenizer(item, verbose=False)["input_ids"]) for item in items]
         return [(min(self.options["max_length"], count), count) for count in has]
 
     def preprocessing(self) -> Any:

@@ -26,6 +26,7 @@ def serve(
         list[str] | None,
         typer.Option("--option", "-o", metavar="KEY=VALUE", help="A limit, e.g. -o max_k=500 (docs/serve.md)."),
     ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that answer; the model is in memory once (Linux).")] = 1,
     model: GalleryModel = None,
     weights: ModelWeights = None,
     coarse: CandidateModel = None,
@@ -52,4 +53,4 @@ def serve(
 
     from xretrieve.app.run import serve as run
 
-    run(opened, settings, show, say)
+    run(opened, settings, show, say, workers)

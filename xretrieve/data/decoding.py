@@ -51,11 +51,13 @@ class Plan:
         scale: 1, 2, 4 or 8, by which a JPEG is decoded smaller.
         shrink: 1, 2, 4 or 8, by which it is made smaller after that.
         bands: decoded by another decoder than Pillow's, which takes less memory; None: by Pillow.
+        memory: bytes that it will take.
     """
 
     scale: int = 1
     shrink: int = 1
     bands: Callable[[], np.ndarray[Any, Any]] | None = None
+    memory: float = 0.0
 
 
 def allowed_memory() -> int:
@@ -125,6 +127,7 @@ def plan(image: Image.Image, file_bytes: int, side: int | None = None) -> Plan:
             need = _bytes(image, file_bytes, way) + (4 * result if way.shrink > 1 or image.mode != "RGB" else 0)
             least = min(least, need)
             if need <= limit:
+                way.memory = need
                 return way
     raise TooLargeError(
         f"{image.width} x {image.height} pixels as {image.format} take {least / 1e6:.0f} MB to decode, more than the "

@@ -92,6 +92,12 @@ def shrinking(source: str | Path) -> int:
         return 1
 
 
+def decoding_memory(source: str | Path | bytes, side: int | None = None) -> float:
+    """Bytes that :func:`read_picture` will take, from the head of the file; what it will refuse is the same error."""
+    with _opened(source) as (image, _, size):
+        return plan(image, size, side).memory
+
+
 @contextlib.contextmanager
 def _opened(source: str | Path | bytes) -> Iterator[tuple[Image.Image, str, int]]:
     """A picture that is opened, its name in messages, and the bytes of its file. Whatever a decoder raises becomes an

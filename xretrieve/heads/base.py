@@ -117,9 +117,10 @@ class Head(nn.Module, ABC):
             return self.fold()  # values that were made in inference mode do not tell of writes
         low = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
         now = low, [(value.data_ptr(), value._version) for value in state]
-        if self._folded is None or self._folded[0] != now:
-            self._folded = now, self.fold()
-        return self._folded[1]
+        kept = self._folded  # another thread may put its own there
+        if kept is None or kept[0] != now:
+            self._folded = kept = now, self.fold()
+        return kept[1]
 
     @classmethod
     def reads(cls, side: str, options: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ under different modes are not comparable.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 from xretrieve.errors import XRetrieveError, unknown
@@ -67,11 +66,6 @@ def training_texts(texts: Sequence[str], mode: str) -> list[str]:
         return query_texts(texts, mode)
     parts = _some(clean(texts), texts)
     return [_join(said) for said in (parts, parts[::-1], parts[:1], parts[-1:])]
-
-
-def draw_text(texts: Sequence[str], mode: str, rng: random.Random) -> str:
-    """One training text of a triplet, of :func:`training_texts`."""
-    return rng.choice(training_texts(texts, mode))
 
 
 def _join(parts: Sequence[str]) -> str:

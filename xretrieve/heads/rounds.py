@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -45,12 +43,3 @@ def score_rounds(
         count = queries.mask.cumsum(1)[..., None].to(queries.local.dtype)  # (M,T,1)
         means = queries.local.cumsum(1) / count  # (M,T,D), padded sentences are zero
         return torch.matmul(gallery.pooled, means.permute(1, 2, 0)).float()  # (T,N,M)
-
-
-def mean_rounds(parts: Sequence[Tensor]) -> Tensor:
-    """Rounds (T,N,M) of several models averaged before ranking: the published ensemble of HMRN's two directions.
-
-    >>> mean_rounds([torch.zeros(1, 1, 1), torch.ones(1, 1, 1)]).item()
-    0.5
-    """
-    return torch.stack(list(parts)).mean(0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -65,6 +67,11 @@ def test_demo_ends_in_tables_a_report_and_an_index_that_can_be_searched(tmp_path
 
 def short(names: Iterable[str]) -> list[str]:
     return [name.split("/")[-1] for name in names]
+
+
+def test_the_demo_draws_before_torch_is_loaded() -> None:
+    code = "import sys, xretrieve.bench.demo; print([m for m in ('torch', 'timm', 'PIL') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_demo_leaves_a_folder_that_is_not_a_demo_alone(tmp_path: Path, capsys) -> None:

@@ -359,7 +359,10 @@ def test_positives_of_triplets_are_the_pictures_that_the_ceiling_counts(tmp_path
 def test_two_processes_draw_the_same_files_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[generate.__module__], "CHUNK", 3)
     options = SceneOptions(train=7, val=2, test=2, size=48)
-    one, two = generate(tmp_path / "one", options), generate(tmp_path / "two", options, jobs=2)
+    told: list[tuple[int, int]] = []
+    one = generate(tmp_path / "one", options)
+    two = generate(tmp_path / "two", options, lambda done, total: told.append((done, total)), jobs=2)
+    assert told == [(n + 1, 11) for n in range(11)]
     files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
     assert len(files) == 7 + 2 + 2 + 3
     assert files == sorted(path.relative_to(two) for path in two.rglob("*") if path.is_file())

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,20 @@ def test_one_job_starts_no_process() -> None:
     here: list[int] = []
     assert side_by_side(here.append, [(1,), (2,)], jobs=1) == [None, None] and here == [1, 2]
     assert side_by_side(here.append, [(3,)], jobs=4) == [None] and here[-1] == 3
+
+
+def test_work_begins_before_all_of_it_is_known_and_each_result_is_told_at_once(tmp_path: Path) -> None:
+    def pieces() -> Iterator[tuple[int, Path]]:
+        yield 1, tmp_path
+        while not (tmp_path / "1").exists():  # else the first call waits for the second one, which is not made yet
+            time.sleep(0.01)
+        yield 2, tmp_path
+
+    told: list[tuple[int, int]] = []
+    made = side_by_side(whose, pieces(), 2, told.append)
+    assert [number for number, _ in made] == [1, 2] and sorted(told) == sorted(made)
+    here: list[str] = []
+    assert side_by_side(str, iter([(3,), (4,)]), 1, here.append) == here == ["3", "4"]
 
 
 def test_the_first_failure_ends_the_others() -> None:

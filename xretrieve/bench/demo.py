@@ -7,27 +7,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from xretrieve.bench.drawing import drawn_beside_imports
-from xretrieve.data.base import RetrievalDataset
-from xretrieve.data.cache import FeatureCache
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation import Report, evaluate
-from xretrieve.evaluation.leads import Lead, lead
-from xretrieve.gallery import Gallery
-from xretrieve.query import ImageText, MultiText, Query, Text
-from xretrieve.ranking import Ranking
-from xretrieve.training import train
-from xretrieve.training.bar import Shown
-from xretrieve.training.build import build_matcher, load_split
-from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import load_recipe
-from xretrieve.training.run import Run
 from xretrieve.utils.files import write_json
 from xretrieve.utils.paths import is_file, is_folder, is_there
 from xretrieve.utils.processes import side_by_side, silent
+
+if TYPE_CHECKING:  # they load torch, which takes seconds: it is loaded while the pictures are drawn
+    from xretrieve.data.base import RetrievalDataset
+    from xretrieve.evaluation import Report
+    from xretrieve.evaluation.leads import Lead
+    from xretrieve.gallery import Gallery
+    from xretrieve.ranking import Ranking
+    from xretrieve.training.bar import Shown
+    from xretrieve.training.recipe import Recipe
+    from xretrieve.training.run import Run
 
 # What the demo trains, in this order and as the recipes say; the first one answers the queries.
 RECIPES = (
@@ -101,6 +98,11 @@ def run_demo(
     write_json(out / MARKER, {"recipes": list(recipes), "overrides": overrides or []})
     say(f"drawing the pictures of {chosen[0].dataset.name} ...")
     drawn_beside_imports(chosen[0].dataset, jobs)
+    from xretrieve.data.cache import FeatureCache
+    from xretrieve.evaluation.leads import lead
+    from xretrieve.gallery import Gallery
+    from xretrieve.training.build import load_split
+
     runs = [_train(chosen[0], out, progress, say)]
     if show is not None:
         show(runs[0].report)
@@ -122,6 +124,8 @@ def run_demo(
 
 
 def _train(recipe: Recipe, out: Path, progress: Shown, say: Callable[[str], None]) -> Run:
+    from xretrieve.training import train
+
     epochs = sum(stage.epochs for stage in recipe.stages if not stage.skip)
     say(f"training {recipe.name}: {epochs} epochs on {recipe.dataset.name} ...")
     return train(recipe, out=out / recipe.name.rsplit("/", 1)[-1], progress=progress)
@@ -129,6 +133,12 @@ def _train(recipe: Recipe, out: Path, progress: Shown, say: Callable[[str], None
 
 def _untrained(recipe: Recipe, test: RetrievalDataset) -> Report:
     """The same architecture with its start weights: what chance gives on this test."""
+    import torch
+
+    from xretrieve.data.cache import FeatureCache
+    from xretrieve.evaluation import evaluate
+    from xretrieve.training.build import build_matcher, load_split
+
     torch.manual_seed(recipe.seed)
     captions = [text for split in ("train", "val") for text in load_split(recipe.dataset, split).captions]
     name = f"{recipe.name.rsplit('/', 1)[-1]}, head untrained"
@@ -137,6 +147,8 @@ def _untrained(recipe: Recipe, test: RetrievalDataset) -> Report:
 
 def _search(gallery: Gallery, test: RetrievalDataset, out: Path) -> list[Ranking]:
     """A query of each kind, answered and written as a page."""
+    from xretrieve.query import ImageText, MultiText, Query, Text
+
     queries: dict[str, Query] = {
         "text": Text(test.captions[0]),
         "multi_text": MultiText([region.text for region in test.regions[0][:3]]),

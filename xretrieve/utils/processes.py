@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
@@ -17,28 +17,37 @@ from xretrieve.utils.allocation import keep_freed_memory
 T = TypeVar("T")
 
 
-def side_by_side(work: Callable[..., T], each: Sequence[tuple[Any, ...]], jobs: int) -> list[T]:
+def side_by_side(
+    work: Callable[..., T], each: Iterable[tuple[Any, ...]], jobs: int, done: Callable[[T], None] | None = None
+) -> list[T]:
     """``work(*arguments)`` for each tuple of arguments, up to ``jobs`` at once; the results in the order given.
 
     With one job, or one tuple, nothing is started: the calls are made here, one after the other. Else ``work``, its
     arguments and its results must be picklable, and a script must be importable (``if __name__ == "__main__":``).
-    The cores are shared out among the processes. The first call that fails ends the others.
+    The cores are shared out among the processes. The first call that fails ends the others. Arguments that are made
+    one by one (by a generator) are worked on from the first one on.
+
+    Args:
+        work: what is called.
+        each: its arguments.
+        jobs: processes.
+        done: called with each result as soon as it is there, in any order.
 
     Raises:
         XRetrieveError: ``jobs`` is below 1, or a process was killed, as a system without memory does.
     """
     if jobs < 1:
         raise XRetrieveError(f"jobs is {jobs}; give 1 or more")
-    if min(jobs, len(each)) <= 1:
-        return [work(*arguments) for arguments in each]
-    at_once = min(jobs, len(each))
+    at_once = min(jobs, len(each)) if isinstance(each, Sized) else jobs
+    if at_once <= 1:
+        return [_told(work(*arguments), done) for arguments in each]
     threads = max(1, (os.cpu_count() or 1) // at_once)
     others = set(multiprocessing.active_children())  # of whoever calls this
     pool = ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"), _begin, (threads,))
     try:
         futures = [pool.submit(work, *arguments) for arguments in each]
         for future in as_completed(futures):
-            future.result()
+            _told(future.result(), done)
     except BaseException as error:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
@@ -48,6 +57,12 @@ def side_by_side(work: Callable[..., T], each: Sequence[tuple[Any, ...]], jobs: 
         raise
     pool.shutdown()
     return [future.result() for future in futures]
+
+
+def _told(result: T, done: Callable[[T], None] | None) -> T:
+    if done is not None:
+        done(result)
+    return result
 
 
 def silent(line: str) -> None:

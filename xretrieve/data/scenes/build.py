@@ -71,8 +71,9 @@ def _picture(options: SceneOptions, split: str, row: int, scene: Scene, family: 
     empty: list[tuple[int, int]] = []
     for sibling in members:
         here, there = Counter(scene.things), Counter(sibling.things)
-        own += [t for t in scene.things if t in (here - there) and t not in own]
-        empty += [t.place for t in sibling.things if t in (there - here) and t.place not in empty]
+        only_here, only_there = here - there, there - here
+        own += [t for t in scene.things if t in only_here and t not in own]
+        empty += [t.place for t in sibling.things if t in only_there and t.place not in empty]
     empty = [place for place in empty if place in scene.free_places()]
     seed = f"{options.seed}/{split}/{row}"
     return Picture(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from xretrieve.data.scenes.build import Picture, build_split
+from xretrieve.data.scenes.build import Change, Picture, build_split
 from xretrieve.data.scenes.ceiling import ceilings
 from xretrieve.data.scenes.options import VERSION, SceneOptions
 from xretrieve.data.scenes.render import Box, png_bytes, render
@@ -17,7 +18,7 @@ from xretrieve.utils.files import atomic_folder
 from xretrieve.utils.processes import side_by_side
 
 SPLITS = ("train", "val", "test")
-CHUNK = 64  # pictures that a process draws before it hands them over
+CHUNK = 64  # pictures that a process draws at a time
 
 
 def generate(
@@ -35,23 +36,40 @@ def generate(
         ``folder`` with ``images/<id>.png``, ``annotations.jsonl``, ``triplets.jsonl`` and ``meta.json``.
     """
     folder = Path(folder)
-    total, done = sum(getattr(options, split) for split in SPLITS), 0
+    total, count = sum(getattr(options, split) for split in SPLITS), itertools.count(1)
     meta: dict[str, Any] = {"name": "scenes", "version": VERSION, "options": asdict(options), "splits": {}}
+    built: dict[str, tuple[list[Picture], list[Change]]] = {}
+    asked: list[str] = []  # the split of each piece of work
+
+    def told(made: Any) -> None:
+        for _ in made if progress is not None and isinstance(made, list) else ():
+            progress(next(count), total)
+
     with atomic_folder(folder) as part:
         (part / "images").mkdir()
-        built = {split: build_split(options, split) for split in SPLITS}
-        drawn = _drawn([picture for pictures, _ in built.values() for picture in pictures], options.size, jobs)
+
+        def pieces() -> Iterator[tuple[Any, ...]]:
+            for split in reversed(SPLITS):  # train last: the words of its pictures are made while others are drawn
+                pictures, changes = built[split] = build_split(options, split)
+                if pictures and split != "train":  # a score on the training pictures needs no ceiling
+                    asked.append(split)
+                    yield ceilings, pictures, changes
+                for start in range(0, len(pictures), CHUNK):
+                    asked.append(split)
+                    looks = [(one.id, one.scene, one.seed) for one in pictures[start : start + CHUNK]]
+                    yield _draw, part / "images", looks, options.size
+
+        made = side_by_side(_call, pieces(), jobs, told)
         with (
             open(part / "annotations.jsonl", "w", encoding="utf-8", newline="\n") as rows,
             open(part / "triplets.jsonl", "w", encoding="utf-8", newline="\n") as triplets,
         ):
-            for split, (pictures, changes) in built.items():
-                for picture, (png, boxes) in zip(pictures, drawn):  # noqa: B905  the rest is of the next splits
-                    (part / "images" / f"{picture.id}.png").write_bytes(png)
+            for split in SPLITS:
+                pictures, changes = built[split]
+                own = [piece for name, piece in zip(asked, made, strict=True) if name == split]
+                drawn = [boxes for piece in own if isinstance(piece, list) for boxes in piece]
+                for picture, boxes in zip(pictures, drawn, strict=True):
                     rows.write(json.dumps(_row(picture, split, boxes, options.size)) + "\n")
-                    done += 1
-                    if progress is not None:
-                        progress(done, total)
                 for change in changes:
                     triplets.write(
                         json.dumps(
@@ -71,24 +89,24 @@ def generate(
                     "pictures_in_families": sum(p.family_size > 1 for p in pictures),
                     "triplets": len(changes),
                 }
-                if pictures and split != "train":  # a score on the training pictures needs no ceiling
-                    meta["splits"][split]["ceiling"] = ceilings(pictures, changes)
+                for ceiling in (piece for piece in own if isinstance(piece, dict)):
+                    meta["splits"][split]["ceiling"] = ceiling
         (part / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     return folder
 
 
-def _drawn(pictures: list[Picture], size: int, jobs: int) -> Iterator[tuple[bytes, list[Box]]]:
-    """Each picture as a PNG, and the boxes of its things."""
-    looks = [(picture.scene, picture.seed) for picture in pictures]
-    chunks = [(looks[start : start + CHUNK], size) for start in range(0, len(looks), CHUNK)]
-    if jobs == 1:
-        return (one for chunk in chunks for one in _draw(*chunk))
-    return (one for made in side_by_side(_draw, chunks, jobs) for one in made)
+def _call(work: Callable[..., Any], *arguments: Any) -> Any:
+    return work(*arguments)
 
 
-def _draw(looks: list[tuple[Scene, str]], size: int) -> list[tuple[bytes, list[Box]]]:
-    drawn = [render(scene, seed, size) for scene, seed in looks]
-    return [(png_bytes(pixels), boxes) for pixels, boxes in drawn]
+def _draw(folder: Path, looks: list[tuple[str, Scene, str]], size: int) -> list[list[Box]]:
+    """Draw pictures (their ids, scenes and seeds) into a folder; the boxes of their things."""
+    drawn = []
+    for name, scene, seed in looks:
+        pixels, boxes = render(scene, seed, size)
+        (folder / f"{name}.png").write_bytes(png_bytes(pixels))
+        drawn.append(boxes)
+    return drawn
 
 
 def _row(picture: Picture, split: str, boxes: list[Box], size: int) -> dict[str, Any]:

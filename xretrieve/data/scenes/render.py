@@ -65,10 +65,12 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
             petals |= (x - 0.62 * a) * (x - 0.62 * a) + (y - 0.62 * b) * (y - 0.62 * b) <= 0.13
         return petals
     corners = POLYGONS[shape]
+    over = [ay > y for _, ay in corners]
     odd = np.zeros(x.shape, dtype=bool)
-    for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
+    for i, (bx, by) in enumerate(corners):
+        ax, ay = corners[i - 1]
         if ay != by:
-            odd ^= ((ay > y) != (by > y)) & (x < (bx - ax) * (y - ay) / (by - ay) + ax)
+            odd ^= (over[i - 1] != over[i]) & (x < (bx - ax) * (y - ay) / (by - ay) + ax)
     return odd
 
 
@@ -120,7 +122,8 @@ def _patch(thing: Thing, draw: Draw, size: int) -> tuple[np.ndarray, np.ndarray,
     tones = [inside ^ core, core]
     if thing.texture != "plain":
         shift, period = draw.between(0, 5), max(size * 0.046, radius * 0.4)
-        marked = core & _marks(thing.texture, x + shift, y + shift * 0.6, period)
+        marked = core.copy()
+        marked[core] = _marks(thing.texture, x[core] + shift, y[core] + shift * 0.6, period)
         tones[1:] = [core ^ marked, marked]
     coverage = np.stack([_per_pixel(tone) for tone in tones], -1)
     colour = np.clip(np.array(COLOURS[thing.colour][0]) + [draw.below(19) - 9 for _ in range(3)], 0, 255)

@@ -366,7 +366,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--pictures", type=int, default=1500)
     parser.add_argument("--folder", type=Path, help="keeps the made index")
-    parser.add_argument("--small", action="store_true", help="for tests: tiny models, small numbers")
+    parser.add_argument("--small", action="store_true", help="for tests: tiny models, small numbers, one server")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--serve", nargs=argparse.REMAINDER, default=[], help="options of `xretrieve serve`, last")
     a = parser.parse_args(arguments)
@@ -375,13 +375,14 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         index = a.index or make_index(a.folder or Path(name), a.pictures, a.small)
         can = 0.0
-        for name in a.only:
+        for names in [a.only] if a.small else [[name] for name in a.only]:
             with server(str(index), a.serve) as (address, pid):
-                trial = Trial(address, pid, index, a.seconds, a.small, can)
-                found[name] = asyncio.run(SCENARIOS[name](trial))
-            if name == "capacity":
-                can = max(one["a_second"] for one in found[name].values())
-            print(f"{name}: {flat(found[name])}", flush=True)
+                for name in names:
+                    trial = Trial(address, pid, index, a.seconds, a.small, can)
+                    found[name] = asyncio.run(SCENARIOS[name](trial))
+                    if name == "capacity":
+                        can = max(one["a_second"] for one in found[name].values())
+                    print(f"{name}: {flat(found[name])}", flush=True)
     if a.out is not None:
         write_json(a.out, found)
     return found

@@ -132,7 +132,7 @@ def test_a_body_that_nobody_reads_any_more_ends_too(served, parser):
 
 @pytest.mark.parametrize("parser", PARSERS)
 def test_too_many_connections_push_out_those_that_wait_for_nothing(served, parser, monkeypatch):
-    monkeypatch.setattr("xretrieve.app.connections.YOUNG", 0.1)
+    monkeypatch.setattr("xretrieve.app.connections.STALLED", 0.1)
     with running(served, parser, connections=5) as port, contextlib.ExitStack() as stack:
         used = stack.enter_context(connect(port))
         used.sendall(HEALTH)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -80,3 +81,52 @@ def test_a_taken_port_is_one_line(index, capsys):
 def test_no_index_is_one_line(tmp_path, capsys):
     assert main(["serve", str(tmp_path)]) == 2
     assert "is not a gallery" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")
+def test_workers_share_sessions_and_counters_and_one_that_dies_is_replaced(index):
+    command = [sys.executable, "-m", "xretrieve", "serve", str(index), "--port", "0", "--json", "--model",
+               str(index.parent / "run"), "--workers", "2"]  # fmt: skip
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+
+    def call(path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.read().decode()
+
+    def workers():
+        return {int(pid) for task in Path(f"/proc/{server.pid}/task").iterdir()
+                for pid in (task / "children").read_text().split()}  # fmt: skip
+
+    try:
+        address = json.loads(server.stdout.readline())["address"]
+        session = json.loads(call("api/sessions", {}))["session"]
+        call(f"api/sessions/{session}/add", {"text": "a red dog"})
+        before = workers()
+        assert len(before) == 2
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + 20
+        while (len(workers()) < 2 or workers() & before) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert len(workers()) == 2 and not workers() & before
+        ranking = json.loads(call(f"api/sessions/{session}/ranking"))
+        assert ranking["texts"] == ["a red dog"] and len(ranking["hits"]) == 4
+        for _ in range(8):
+            call("api/search", {"texts": ["a red dog"]})
+        told = call("metrics")
+        assert 'xretrieve_requests_total{path="/api/search",status="200"} 8.0' in told, "of both"
+        assert "xretrieve_sessions 1.0" in told and "xretrieve_pictures 4.0" in told
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+        assert server.stderr.read() == ""
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_workers_that_cannot_be_are_one_line(index, capsys):
+    assert main(["serve", str(index), "--model", str(index.parent / "run"), "--port", "0", "--workers", "0"]) != 0
+    assert "workers is 0; give at least 1" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from uvicorn.importer import import_from_string
 from xretrieve.app.settings import Settings
 
 HEADER = 2**16  # bytes of a header
-YOUNG = 1.0  # seconds that a new connection is left alone
+STALLED, UNUSED, SILENT = 1.0, 1.0, 3.0  # seconds: since a header stopped, since an answer, without a byte
 REASONS = {
     400: "Bad Request",
     408: "Request Timeout",
@@ -33,7 +33,7 @@ def bounded_protocol(settings: Settings, parser: str = "auto") -> type[Any]:
     class Bounded(protocol):  # type: ignore[misc]
         limits = settings
         new: dict[Any, float] = {}  # connections that have sent no whole header yet, the oldest first; when they came
-        idle: dict[Any, None] = {}  # those between two requests, the oldest first
+        idle: dict[Any, float] = {}  # those between two requests, the oldest first; since when
 
         def connection_made(self, transport: Any) -> None:
             """A new connection; where there are too many, the one that waits for the least has to go."""
@@ -70,7 +70,7 @@ def bounded_protocol(settings: Settings, parser: str = "auto") -> type[Any]:
             """The connection waits for its next request."""
             super().on_response_complete()
             if self.cycle.response_complete and not self.cycle.more_body and not self.transport.is_closing():
-                self.idle[self] = None
+                self.idle[self] = self.loop.time()
 
         def connection_lost(self, exc: Exception | None) -> None:
             """The connection is gone."""
@@ -84,13 +84,15 @@ def bounded_protocol(settings: Settings, parser: str = "auto") -> type[Any]:
             self._end(400, "this is no valid HTTP request")
 
         def _make_room(self) -> bool:
-            first = next(iter(self.new), None)
-            if first is not None and self.loop.time() - self.new[first] > YOUNG:
+            """Close a connection that is certainly not asking just now."""
+            now, first = self.loop.time(), next(iter(self.new), None)
+            if first is not None and now - self.new[first] > (STALLED if first._bytes else SILENT):
                 first.transport.abort()
+                del self.new[first]
                 return True
             first = next(iter(self.idle), None)
-            if first is not None:
-                self.idle.pop(first)
+            if first is not None and now - self.idle[first] > UNUSED:
+                del self.idle[first]
                 first.transport.close()
                 return True
             return False

@@ -54,7 +54,9 @@ def jpeg_copy(path: Path, side: int, turns: Path) -> bytes:
 
 
 def _small(source: bytes | Path, max_pixels: int | None, side: int, turns: Path) -> Image:
-    _stand_back()
+    _lower_priority()
+    while _ending:
+        _ending.pop().cancel()
     try:
         heavy = decoding_memory(source, side) > HEAVY
         with locked(turns) if heavy else contextlib.nullcontext():
@@ -80,16 +82,15 @@ def _from_base64(text: str) -> bytes:
 _ending: list[threading.Timer] = []
 
 
-def _stand_back() -> None:
-    """Searches come first where processors are few; and a process that is not needed ends."""
+def _lower_priority() -> None:
+    """Searches come first where processors are few."""
     if hasattr(os, "nice") and os.nice(0) < 5:
         with contextlib.suppress(OSError):
             os.nice(5)
-    while _ending:
-        _ending.pop().cancel()
 
 
 def _end_when_idle() -> None:
+    """A process that is not needed takes no memory."""
     timer = threading.Timer(IDLE, os._exit, (0,))
     timer.daemon = True
     timer.start()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import uvicorn
 
-from xretrieve.app.settings import Settings
+from xretrieve.app.settings import SHARED, Settings
 from xretrieve.errors import XRetrieveError
 
 if TYPE_CHECKING:
@@ -99,20 +99,20 @@ def _told_to_stop() -> Iterator[threading.Event]:
 
 def _supervise(gallery: Gallery, settings: Settings, sock: socket.socket, workers: int, stop: threading.Event) -> None:
     """Start processes that answer, replace those that die, and stop them."""
-    from xretrieve.app.state import SHARED
-
     context = multiprocessing.get_context("fork")
     running: dict[Any, float] = {}
     gc.collect()
     gc.freeze()  # what is there is not touched by collections, so that its memory stays shared
     with tempfile.TemporaryDirectory(prefix="xretrieve-") as shared:
-        os.environ[SHARED] = os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
+        counters = Path(shared) / "metrics"
+        counters.mkdir()
+        os.environ[SHARED], os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared, str(counters)
         try:
             while not stop.is_set():
                 for process, since in list(running.items()):
                     if not process.is_alive():
                         running.pop(process)
-                        for left in Path(shared).glob(f"gauge_live*_{process.pid}.db"):
+                        for left in counters.glob(f"gauge_live*_{process.pid}.db"):
                             left.unlink(missing_ok=True)
                         if time.monotonic() - since < BREATH:
                             stop.wait(BREATH)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from xretrieve.errors import XRetrieveError
 from xretrieve.session import LIMIT
 
+SHARED = "XRETRIEVE_SERVE_SHARED"  # names a folder that the processes of one server share
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 

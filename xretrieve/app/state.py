@@ -12,13 +12,11 @@ from xretrieve.app.lanes import Lanes
 from xretrieve.app.metrics import Metrics
 from xretrieve.app.pictures import Copies, Decoders
 from xretrieve.app.sessions import Sessions
-from xretrieve.app.settings import Settings
+from xretrieve.app.settings import SHARED, Settings
 from xretrieve.app.worker import Worker
 
 if TYPE_CHECKING:
     from xretrieve.gallery import Gallery
-
-SHARED = "XRETRIEVE_SERVE_SHARED"  # a folder that the processes of one server share
 
 
 @dataclass
@@ -43,7 +41,7 @@ class State:
         texts = Worker("xretrieve-texts", follower, settings.batch, metrics)
         pictures = Worker("xretrieve-pictures", follower, settings.batch, metrics)
         shared = os.environ.get(SHARED)
-        place = Path(shared) / "sessions.db" if shared else None
+        place = Path(shared) / "sessions.sqlite" if shared else None
         sessions = Sessions(settings.sessions, settings.session_minutes, settings.live_sessions, place)
         metrics.watch("xretrieve_waiting", "Requests that wait or are worked on", lambda: lanes.waiting, add=True)
         metrics.watch("xretrieve_sessions", "Open sessions", lambda: len(sessions))

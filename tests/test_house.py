@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,81 @@ def test_modules_that_mypy_is_told_about_exist() -> None:
     for name in named:
         place = ROOT / name.removesuffix(".*").replace(".", "/")
         assert place.is_dir() or place.with_suffix(".py").is_file(), name
+
+
+# Modules that import each other in a circle; imports inside functions and for types alone count. What is named here may
+# only get less: the patterns of the modules, and how many they are at most.
+CIRCLES = {
+    "the gallery": (14, ["xretrieve.gallery*", "xretrieve.session", "xretrieve.matcher*", "xretrieve.ensemble"]),
+    "reports that draw themselves": (14, [
+        "xretrieve.evaluation.comparison", "xretrieve.evaluation.leads", "xretrieve.evaluation.rows",
+        "xretrieve.evaluation.report", "xretrieve.evaluation.html", "xretrieve.evaluation.plots",
+        "xretrieve.evaluation.terminal", "xretrieve.evaluation.round_report", "xretrieve.evaluation.round_html",
+        "xretrieve.evaluation.round_plots", "xretrieve.evaluation.round_terminal",
+        "xretrieve.evaluation.composed_report", "xretrieve.evaluation.composed_html",
+        "xretrieve.evaluation.composed_terminal",
+    ]),
+    "reasoning steps": (2, ["xretrieve.heads._kernels.steps", "xretrieve.heads.graph"]),
+}  # fmt: skip
+
+
+def fits(circle: set[str], most: int, patterns: list[str]) -> bool:
+    return len(circle) <= most and all(any(fnmatch(module, one) for one in patterns) for module in circle)
+
+
+def imported(tree: ast.AST, name: str, package: bool, modules: set[str]) -> set[str]:
+    """The modules among ``modules`` that a module's syntax tree names in an import, wherever it stands."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parts = name.split(".") if package else name.split(".")[:-1]
+            above = parts[: len(parts) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            inner = {f"{base}.{alias.name}" for alias in node.names} & modules
+            found |= inner or {base}
+    return (found & modules) - {name}
+
+
+def circles(arrows: dict[str, set[str]]) -> list[set[str]]:
+    """The largest sets of modules in which each reaches each other one, of two or more."""
+    reach = {name: set(others) for name, others in arrows.items()}
+    for middle in reach:
+        for name in reach:
+            if middle in reach[name]:
+                reach[name] |= reach[middle]
+    groups = {frozenset(o for o in reach[name] | {name} if name in reach.get(o, ()) or o == name) for name in reach}
+    return [set(group) for group in groups if len(group) > 1]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_circles_of_imports_only_get_fewer() -> None:
+    paths = {module_name(path): path for path in (ROOT / "xretrieve").rglob("*.py")}
+    arrows = {
+        name: imported(ast.parse(path.read_text(encoding="utf-8")), name, path.stem == "__init__", set(paths))
+        for name, path in paths.items()
+    }
+    found = circles(arrows)
+    new = [sorted(circle) for circle in found if not any(fits(circle, *known) for known in CIRCLES.values())]
+    assert not new, "these modules import each other; move what both need into a module below them"
+    gone = [name for name, known in CIRCLES.items() if not any(fits(circle, *known) for circle in found)]
+    assert not gone, "these are no circles any more: take them out of CIRCLES"
+
+
+def test_the_search_for_circles_sees_imports_in_functions_for_types_and_of_neighbours() -> None:
+    codes = {
+        "p": "from p import a",
+        "p.a": "def f():\n    from p.b import x",
+        "p.b": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .c import y",
+        "p.c": "import p.a, json",
+        "p.d": "from p import a, c",
+        "p.e": "from . import d",
+    }
+    arrows = {name: imported(ast.parse(code), name, name == "p", set(codes)) for name, code in codes.items()}
+    assert arrows["p.d"] == {"p.a", "p.c"} and arrows["p.e"] == {"p.d"} and arrows["p"] == {"p.a"}
+    assert circles(arrows) == [{"p.a", "p.b", "p.c"}]

@@ -32,7 +32,7 @@ from xretrieve.data.cache import FeatureCache
 from xretrieve.data.triplets import composed
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.cascade import asked, both_scores, cascade_ranks, tune
-from xretrieve.evaluation.evaluator import versions
+from xretrieve.evaluation.provenance import versions
 from xretrieve.gallery import Gallery
 from xretrieve.gallery_asked import Ask
 from xretrieve.gallery_blend import blended

@@ -24,7 +24,7 @@ import xretrieve as xr
 from xretrieve.bench.tables import machine_line
 from xretrieve.data.cache import FeatureCache
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.evaluator import versions
+from xretrieve.evaluation.provenance import versions
 from xretrieve.heads.scoring import score_matrix, score_pairs
 from xretrieve.utils.files import write_json
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import xretrieve as xr
 from xretrieve.backbones.vocabulary import Vocabulary
 from xretrieve.training.recipes import PACKAGE_DATA
-from xretrieve.training.run import Run
+from xretrieve.training.run_folder import Run
 from xretrieve.utils.files import atomic_path, write_text
 
 RECIPES = {"multi_query/encoders-scenes-pictures": {"pictures": "image", "sentences": "text"},

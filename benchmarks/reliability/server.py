@@ -57,7 +57,7 @@ from benchmarks.reliability.load import (  # noqa: E402
     upload,
 )
 from xretrieve.bench.tables import machine_line  # noqa: E402
-from xretrieve.evaluation.evaluator import versions  # noqa: E402
+from xretrieve.evaluation.provenance import versions  # noqa: E402
 from xretrieve.utils.files import write_json  # noqa: E402
 
 

@@ -27,7 +27,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a file, it finds its neighbours too
 
 from benchmarks.speed.search import K, indexed, waits
-from xretrieve.evaluation.evaluator import versions
+from xretrieve.evaluation.provenance import versions
 from xretrieve.gallery import Gallery
 from xretrieve.gallery_index import GalleryIndex
 from xretrieve.gallery_items import Item

@@ -202,7 +202,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--out", type=Path)
     a = parser.parse_args(arguments)
     from xretrieve.bench.tables import machine_line
-    from xretrieve.evaluation.evaluator import versions
+    from xretrieve.evaluation.provenance import versions
 
     levels = {name: os.environ.get(name, "native") for name in ("FAISS_SIMD_LEVEL", "ATEN_CPU_CAPABILITY")}
     print(machine_line(versions() | {"threads": "1"}), *(f"{name} {value}" for name, value in levels.items()), sep=", ")

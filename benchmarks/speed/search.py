@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from xretrieve.bench.tables import machine_line
-from xretrieve.evaluation.evaluator import versions
+from xretrieve.evaluation.provenance import versions
 from xretrieve.gallery import Gallery
 from xretrieve.gallery_index import GalleryIndex
 from xretrieve.gallery_items import Item

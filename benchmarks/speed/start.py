@@ -33,7 +33,7 @@ import xretrieve as xr
 from benchmarks.speed.search import sentences
 from xretrieve.backbones import create_backbone
 from xretrieve.bench.tables import machine_line
-from xretrieve.evaluation.evaluator import versions
+from xretrieve.evaluation.provenance import versions
 from xretrieve.gallery import Gallery
 from xretrieve.gallery_items import Item
 from xretrieve.gallery_matchers import identity

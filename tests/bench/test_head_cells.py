@@ -13,9 +13,9 @@ from xretrieve.bench.cells import Meter, effective
 from xretrieve.bench.rows import chosen
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation import Report, compare
+from xretrieve.training.preflight import preflight
 from xretrieve.training.recipe import LossConfig, Recipe, StageConfig
 from xretrieve.training.recipes import load_recipe
-from xretrieve.training.run import preflight
 
 BY_NAME = {row.name: row for row in ablation.ROWS}
 COARSE = LossConfig("infonce", {"temperature": 0.05})

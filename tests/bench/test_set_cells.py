@@ -13,7 +13,7 @@ from xretrieve.bench.rows import Cell, chosen
 from xretrieve.bench.tables import gain
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation import Report
-from xretrieve.training.run import preflight
+from xretrieve.training.preflight import preflight
 
 TINY = [
     "dataset.options={train: 12, val: 6, test: 8, size: 48}", "image.options.size=48", "text.options.word_dim=8",

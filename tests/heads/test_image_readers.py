@@ -8,8 +8,7 @@ from torch.testing import assert_close
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads import create_head
-from xretrieve.heads.attribute_reading import ReadingOptions
-from xretrieve.heads.image_readers import ImageReaders
+from xretrieve.heads.attribute_reading import ImageReaders, ReadingOptions
 
 NAMES, SIZES, WIDTH = ["article", "colour", "use"], [2, 3, 4], 6
 

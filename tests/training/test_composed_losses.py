@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.training.composed_losses import Match, SoftTriplet, match_loss
-from xretrieve.training.losses import create_loss
+from xretrieve.training.losses import Match, SoftTriplet, create_loss, match_loss
 from xretrieve.training.weight_labels import label_losses, weight_labels
 
 U = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])

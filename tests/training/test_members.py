@@ -19,7 +19,8 @@ from xretrieve.training.build import load_split
 from xretrieve.training.members import flat, member_source
 from xretrieve.training.recipe import HeadConfig, LossConfig, Recipe
 from xretrieve.training.recipes import load_recipe, save_recipe
-from xretrieve.training.run import Run, train
+from xretrieve.training.run import train
+from xretrieve.training.run_folder import Run
 
 
 class KilledError(Exception):

@@ -12,7 +12,8 @@ import pytest
 
 from tests.training.test_run import KilledError, kill_at, same
 from xretrieve.training.recipe import LossConfig, Recipe, StageConfig
-from xretrieve.training.run import Run, train
+from xretrieve.training.run import train
+from xretrieve.training.run_folder import Run
 from xretrieve.utils.checksums import SUMS
 from xretrieve.utils.files import read_json
 

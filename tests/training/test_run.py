@@ -17,7 +17,8 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.training.checkpoint import clean
 from xretrieve.training.recipe import HeadConfig, LossConfig, Recipe, StageConfig
 from xretrieve.training.recipes import save_recipe
-from xretrieve.training.run import Run, train
+from xretrieve.training.run import train
+from xretrieve.training.run_folder import Run
 from xretrieve.utils.files import locked
 
 

@@ -13,11 +13,12 @@ from tests.training.composed_recipes import SCENES
 from xretrieve.training.build import Split, build_matcher, load_split
 from xretrieve.training.feeds import LiveFeed
 from xretrieve.training.losses import create_loss
+from xretrieve.training.preflight import preflight
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import list_recipes, load_recipe
-from xretrieve.training.run import preflight, resolve
+from xretrieve.training.run import resolve
+from xretrieve.training.tasks import create_work
 from xretrieve.training.triplets import fill_attributes, triplet_data
-from xretrieve.training.work import create_work
 
 NAMES = [name for name in list_recipes() if name.startswith("composed/")]
 KINDS = ("progressive", "combiner", "tirg", "dqu", "sum", "constant", "image", "text")

@@ -15,9 +15,10 @@ from xretrieve.training.build import Split, build_matcher, load_split
 from xretrieve.training.feeds import LiveFeed
 from xretrieve.training.losses import create_loss
 from xretrieve.training.members import member_source
+from xretrieve.training.preflight import preflight
 from xretrieve.training.recipe import LossConfig, Recipe
 from xretrieve.training.recipes import list_recipes, load_recipe
-from xretrieve.training.run import preflight, resolve
+from xretrieve.training.run import resolve
 from xretrieve.training.sets import SetWork, turns_of
 
 NAMES = [name for name in list_recipes() if name.startswith("multi_query/")]

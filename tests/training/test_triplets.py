@@ -23,9 +23,9 @@ from xretrieve.training.feeds import LiveFeed
 from xretrieve.training.losses import create_loss
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.run import resolve, train
+from xretrieve.training.tasks import create_work
 from xretrieve.training.triplet_data import Tags, items_of, triplet_duplicates, with_texts
 from xretrieve.training.triplets import ComposedScores, protocol_of, triplet_data
-from xretrieve.training.work import create_work
 
 
 def made(recipe: Recipe, stage: int) -> tuple[Any, Any, Any]:

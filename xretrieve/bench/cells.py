@@ -18,7 +18,8 @@ from xretrieve.evaluation.report import Report
 from xretrieve.heads import head_class
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import load_recipe
-from xretrieve.training.run import Run, train
+from xretrieve.training.run import train
+from xretrieve.training.run_folder import Run
 from xretrieve.utils.files import read_json, write_json
 
 SILENT = ("name", "description", "expect", "published")  # keys of a recipe that change no weight and no number

@@ -16,7 +16,7 @@ from xretrieve.bench.claims import BEST, CLAIMS, Claim, Pair
 from xretrieve.bench.ready import missing
 from xretrieve.bench.rows import Made, by_seed, chosen
 from xretrieve.errors import XRetrieveError, unknown
-from xretrieve.evaluation.evaluator import stamp, versions
+from xretrieve.evaluation.provenance import stamp, versions
 from xretrieve.evaluation.published import published_rows
 from xretrieve.evaluation.report import Report
 from xretrieve.utils.processes import side_by_side, silent

@@ -24,7 +24,7 @@ from xretrieve.evaluation.composed_vectors import asked
 from xretrieve.training.build import test_split
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import list_recipes, load_recipe
-from xretrieve.training.run import Run
+from xretrieve.training.run_folder import Run
 from xretrieve.utils.files import read_json, write_json, write_text
 
 

@@ -26,7 +26,7 @@ from xretrieve.evaluation import Report, evaluate_scores, score_matrix
 from xretrieve.heads import head_class
 from xretrieve.training.build import test_split
 from xretrieve.training.recipe import Recipe
-from xretrieve.training.run import Run
+from xretrieve.training.run_folder import Run
 from xretrieve.utils.files import atomic_path, write_json, write_text
 
 

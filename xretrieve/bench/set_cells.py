@@ -26,7 +26,7 @@ from xretrieve.evaluation.rounds import evaluate_round_scores
 from xretrieve.heads.hmrn import HMRN
 from xretrieve.training.build import test_split
 from xretrieve.training.recipe import MemberConfig, Recipe
-from xretrieve.training.run import Run
+from xretrieve.training.run_folder import Run
 from xretrieve.utils.files import write_json, write_text
 
 

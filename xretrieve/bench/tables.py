@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xretrieve.bench.rows import Made, Row, Seeds, by_seed
-from xretrieve.evaluation.evaluator import versions
+from xretrieve.evaluation.provenance import versions
 
 
 def mean(cells: Seeds, metric: str, seeds: Sequence[int] | None = None) -> float:

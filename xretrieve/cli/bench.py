@@ -170,7 +170,7 @@ def demo(
         found = [ranking.to_json() for ranking in result.rankings]
         print(json.dumps({"folder": str(out), "seconds": result.seconds, **told, "rankings": found}))
         return 0
-    from xretrieve.cli.search import print_ranking
+    from xretrieve.cli.queries import print_ranking
     from xretrieve.evaluation.composed_terminal import models_table
     from xretrieve.evaluation.leads import leads_table
     from xretrieve.evaluation.round_terminal import rounds_lines, rounds_table

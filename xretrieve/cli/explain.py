@@ -44,7 +44,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Say which words found which regions of one result (or what each detail scored), and draw it over the picture."""
-    from xretrieve.cli.search import make_query, one_text, open_gallery, parse_rerank, parse_where
+    from xretrieve.cli.queries import make_query, one_text, open_gallery, parse_rerank, parse_where
     from xretrieve.errors import XRetrieveError
 
     if out is not None and out.suffix.lower() not in FORMATS:

@@ -95,7 +95,7 @@ def index(
     as_json: AsJson = False,
 ) -> None:
     """Build a gallery over a folder of pictures or a dataset, or add to one."""
-    from xretrieve.cli.search import open_gallery
+    from xretrieve.cli.queries import open_gallery
     from xretrieve.config import apply_overrides
     from xretrieve.data.cache import FeatureCache
     from xretrieve.errors import XRetrieveError

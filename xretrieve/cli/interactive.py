@@ -124,7 +124,7 @@ class Shell:
         self._print(ranking, 1000 * (time.perf_counter() - start))
 
     def _print(self, ranking: Ranking | None, ms: float) -> None:
-        from xretrieve.cli.search import print_ranking
+        from xretrieve.cli.queries import print_ranking
 
         turn = len(self.session)
         if ranking is None:

@@ -34,7 +34,7 @@ def serve(
 ) -> None:
     """Serve a search page and a REST API until Ctrl-C."""
     from xretrieve.app.settings import Settings
-    from xretrieve.cli.search import open_gallery
+    from xretrieve.cli.queries import open_gallery
     from xretrieve.config import apply_overrides, from_dict
     from xretrieve.errors import XRetrieveError
 

@@ -36,7 +36,7 @@ def tune(
     as_json: AsJson = False,
 ) -> None:
     """Measure both stages on validation data, and keep the best way to combine them in the index."""
-    from xretrieve.cli.search import open_gallery
+    from xretrieve.cli.queries import open_gallery
     from xretrieve.data.cache import FeatureCache
     from xretrieve.evaluation.cascade import check_tunable
     from xretrieve.evaluation.cascade import tune as measure

@@ -27,6 +27,8 @@ try:  # the extra `heic`
 except ImportError:
     pillow_heif = None  # type: ignore[assignment]
 
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+IF_PILLOW_CAN = frozenset({".heic", ".heif", ".avif"})
 LARGE = 2**25  # pixels (33.5 million): larger pictures are read at a fraction of their size
 FRACTIONS = (1, 2, 4, 8)  # of a side
 MEMORY = 300  # MB (10^6 bytes) that one picture may take
@@ -68,10 +70,13 @@ def allowed_memory() -> int:
     return int(told or MEMORY) * 10**6
 
 
+def picture_suffixes() -> frozenset[str]:
+    """Lower-case suffixes that are taken as pictures; HEIC and AVIF only where the installed Pillow reads them."""
+    return SUFFIXES | (IF_PILLOW_CAN & set(Image.registered_extensions()))
+
+
 def formats() -> list[str]:
     """Pillow's names of the formats that a folder is searched for; no others are opened, whatever a file is called."""
-    from xretrieve.data.folder import picture_suffixes
-
     known = Image.registered_extensions()
     return sorted({known[suffix] for suffix in picture_suffixes() if suffix in known})
 

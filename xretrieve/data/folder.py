@@ -13,8 +13,7 @@ from xretrieve.data.patterns import Patterns
 from xretrieve.errors import XRetrieveError
 from xretrieve.utils.paths import is_folder, is_there
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
-IF_PILLOW_CAN = frozenset({".heic", ".heif", ".avif"})
+UNREAD = {".heic": "heic", ".heif": "heic", ".avif": "avif"}  # where the installed Pillow cannot
 RAW = frozenset(
     ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2 "
     ".srf .srw .x3f".split()
@@ -61,12 +60,10 @@ class Found:
 
 
 def picture_suffixes() -> frozenset[str]:
-    """Lower-case suffixes that are taken as pictures; HEIC and AVIF only where the installed Pillow reads them."""
-    from PIL import Image
+    """As :func:`xretrieve.data.decoding.picture_suffixes`."""
+    from xretrieve.data import decoding  # with Pillow, which a search does not need
 
-    import xretrieve.data.decoding  # noqa: F401  teaches Pillow to read HEIC where it can be taught
-
-    return SUFFIXES | (IF_PILLOW_CAN & set(Image.registered_extensions()))
+    return decoding.picture_suffixes()
 
 
 def find_pictures(folder: str | Path) -> list[Path]:
@@ -152,8 +149,8 @@ def _joined(above: str, path: str) -> str:
 
 
 def _kind(suffix: str) -> str:
-    if suffix in IF_PILLOW_CAN:
-        return "avif" if suffix == ".avif" else "heic"
+    if suffix in UNREAD:
+        return UNREAD[suffix]
     return "raw" if suffix in RAW else "format" if suffix in OTHER_PICTURES else "other"
 
 

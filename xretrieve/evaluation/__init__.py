@@ -13,7 +13,7 @@ _PUBLIC = {
     "evaluate_scores": "xretrieve.evaluation.evaluator",
     "score_matrix": "xretrieve.evaluation.evaluator",
     "Report": "xretrieve.evaluation.report",
-    "Protocol": "xretrieve.evaluation.protocols",
+    "Protocol": "xretrieve.evaluation.protocol",
     "get_protocol": "xretrieve.evaluation.protocols",
     "list_protocols": "xretrieve.evaluation.protocols",
     "compare": "xretrieve.evaluation.comparison",

@@ -10,10 +10,10 @@ import numpy as np
 from xretrieve.data.turns import query_sets
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.candidates import recalls
-from xretrieve.evaluation.evaluator import bar
 from xretrieve.gallery_blend import Scale, blended
 from xretrieve.heads.multi import MultiQueryHead
 from xretrieve.utils.precision import scoring_in
+from xretrieve.utils.progress import bar
 
 if TYPE_CHECKING:
     from xretrieve.data.base import RetrievalDataset

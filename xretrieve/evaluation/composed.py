@@ -33,6 +33,7 @@ from xretrieve.evaluation.composed_samples import choose_composed_samples, compo
 from xretrieve.evaluation.composed_vectors import Asked, Vectors, asked
 from xretrieve.evaluation.data_digests import data_digests
 from xretrieve.evaluation.metrics import Metrics, values_of
+from xretrieve.evaluation.provenance import identity, row_name, scored_in, stamp, versions
 from xretrieve.evaluation.samples import thumbnail
 
 BLOCK = 512  # queries scored at once
@@ -69,8 +70,6 @@ def evaluate_composed(
     Raises:
         XRetrieveError: a protocol of another dataset, hidden targets, or missing photos that nobody allowed.
     """
-    from xretrieve.evaluation.evaluator import identity, row_name, scored_in
-
     data = composed(dataset)
     chosen = _protocol(protocol, data)
     check_scored(data, chosen, data.allow_missing if allow_missing is None else allow_missing)
@@ -187,8 +186,6 @@ def check_scored(data: ComposedDataset, protocol: ComposedProtocol, allow: bool)
 def _report(
     score: Score, queries: Asked, data: ComposedDataset, protocol: ComposedProtocol, bootstrap: int, seed: int
 ) -> ComposedReport:
-    from xretrieve.evaluation.evaluator import stamp, versions
-
     counts = count(score, queries, data, protocol)
     rules = dict.fromkeys((protocol.ties, "pessimistic", "optimistic"))
     columns = {ties: composed_columns(counts, protocol, ties) for ties in rules}

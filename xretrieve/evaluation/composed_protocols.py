@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from xretrieve.data.modifications import MODES
 from xretrieve.errors import XRetrieveError, unknown
-from xretrieve.evaluation.protocols import Protocol
+from xretrieve.evaluation.protocol import Protocol
 
 REFERENCES = ("kept", "removed")
 

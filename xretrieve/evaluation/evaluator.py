@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +15,14 @@ from xretrieve.evaluation.composed_protocols import ComposedProtocol
 from xretrieve.evaluation.data_digests import data_digests
 from xretrieve.evaluation.heat import sample_heats
 from xretrieve.evaluation.metrics import Metrics, Setting, compute_folds, fold_members, pair_columns
-from xretrieve.evaluation.protocols import Protocol, RoundsProtocol, get_protocol
+from xretrieve.evaluation.protocol import Protocol
+from xretrieve.evaluation.protocols import RoundsProtocol, get_protocol
+from xretrieve.evaluation.provenance import identity, row_name, scored_in, stamp, versions
 from xretrieve.evaluation.ranks import check_scores, rank_counts
 from xretrieve.evaluation.report import Report
 from xretrieve.evaluation.samples import choose_samples, pictures_of, thumbnail
 from xretrieve.utils.precision import scoring_in
+from xretrieve.utils.progress import bar
 
 if TYPE_CHECKING:
     from xretrieve.data.base import RetrievalDataset
@@ -135,12 +135,6 @@ def evaluate(
     report.heats = sample_heats(matcher, dataset, report.samples, cache)
     report.seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, **parts}
     return report
-
-
-def row_name(matcher: Any, name: str = "") -> str:
-    """What a matcher is called in tables; a star at the end marks an average of several."""
-    name = name or getattr(matcher, "name", "") or type(matcher).__name__
-    return name if len(getattr(matcher, "members", ())) < 2 or name.endswith("*") else f"{name}*"
 
 
 def score_matrix(
@@ -281,43 +275,3 @@ def evaluate_scores(
         warnings=warnings,
         created=stamp(),
     )
-
-
-def identity(matcher: Any) -> dict[str, str]:
-    """Which model a report is about."""
-    fingerprint = getattr(matcher, "fingerprint", lambda: "")()
-    named = {name: str(getattr(matcher, name, "")) for name in ("name", "source")}
-    return {"name": named["name"], "fingerprint": fingerprint, "source": named["source"]}
-
-
-def scored_in(matcher: Any) -> dict[str, str]:
-    """The ``precision`` of a report on this matcher."""
-    told = getattr(matcher, "scored_in", None)
-    return {"scored": told()} if told is not None else {}
-
-
-def stamp() -> str:
-    """Date and time, UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def versions() -> dict[str, str]:
-    """Python, the libraries that are loaded, and the machine."""
-    from xretrieve.version import __version__
-
-    found = {"xretrieve": __version__, "python": platform.python_version(), "numpy": np.__version__}
-    for module in ("torch", "timm", "open_clip", "transformers"):
-        if module in sys.modules:
-            found[module] = str(getattr(sys.modules[module], "__version__", "?"))
-    found["machine"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    return found
-
-
-def bar(jobs: Sequence[Any], what: str, progress: bool) -> Any:
-    """The jobs, with a progress bar on stderr if wanted."""
-    if not progress:
-        return jobs
-    from rich.console import Console
-    from rich.progress import track
-
-    return track(jobs, what, console=Console(stderr=True), transient=True)

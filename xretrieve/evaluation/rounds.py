@@ -14,6 +14,7 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.bootstrap import intervals, resampled_columns
 from xretrieve.evaluation.metrics import Metrics, values_of
 from xretrieve.evaluation.protocols import RoundsProtocol
+from xretrieve.evaluation.provenance import identity, row_name, scored_in, stamp, versions
 from xretrieve.evaluation.ranks import column_counts, top_k
 from xretrieve.evaluation.round_metrics import RoundCounts, RoundsSetting, round_columns
 from xretrieve.evaluation.round_report import RoundsReport
@@ -21,6 +22,7 @@ from xretrieve.evaluation.round_samples import choose_round_samples, round_pictu
 from xretrieve.evaluation.round_scores import RoundScorer
 from xretrieve.evaluation.samples import thumbnail
 from xretrieve.evaluation.trec import write_rounds
+from xretrieve.utils.progress import bar
 
 if TYPE_CHECKING:
     from xretrieve.data.base import RetrievalDataset
@@ -51,8 +53,6 @@ def evaluate_rounds(
         combine: how sentences become a set: by the ``head``, or ``mean_similarity``, ``rank_fusion`` or ``paragraph``.
         cache, batch_size, progress, bootstrap, seed, name, trec: as in :func:`xretrieve.evaluate`.
     """
-    from xretrieve.evaluation.evaluator import bar, identity, row_name, scored_in
-
     warnings = protocol.check(len(dataset), dataset.coverage)
     turns = protocol.rounds(query_sets(dataset).longest)
     sets = query_sets(dataset, turns)
@@ -165,8 +165,6 @@ def report_of(
     seed: int,
 ) -> RoundsReport:
     """Metrics, intervals and what must be printed beside them."""
-    from xretrieve.evaluation.evaluator import stamp, versions
-
     rules = dict.fromkeys((protocol.ties, "pessimistic", "optimistic"))
     columns = {ties: round_columns(counts.ranks(ties), protocol.ks) for ties in rules}
     by_rule = {ties: values_of(own) for ties, own in columns.items()}

@@ -12,24 +12,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xretrieve.config import from_dict
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads.base import Head
-from xretrieve.heads.sides import RawSide, SideOptions
+from xretrieve.heads.sides import RawSide, SideOptions, unit
 from xretrieve.tokens import Prepared, Tokens
 
 if TYPE_CHECKING:
     from xretrieve.heads.attribute_reading import AttributeReading
 
 LARGEST = 100.0  # of the logit scale, as in CLIP
-
-
-def unit(x: Tensor) -> Tensor:
-    """``x / max(||x||, 1e-12)`` row by row; a zero row stays zero. (..., D)."""
-    return F.normalize(x, dim=-1, eps=1e-12)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xretrieve.errors import XRetrieveError, unknown
@@ -16,6 +17,11 @@ from xretrieve.tokens import Tokens
 from xretrieve.utils.dropout import Dropout
 
 PROJECTIONS = ("none", "linear", "perceptron", "dual")
+
+
+def unit(x: Tensor) -> Tensor:
+    """``x / max(||x||, 1e-12)`` row by row; a zero row stays zero. (..., D)."""
+    return F.normalize(x, dim=-1, eps=1e-12)
 
 
 class RawSide(Protocol):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -143,3 +144,36 @@ def load_state(head: Head, words: Words, state: Mapping[str, Tensor], where: str
     with torch.no_grad():
         for key, value in own.items():
             value.copy_(state[key])
+
+
+def read_options(
+    family: str, given: Mapping[str, Any], known: Mapping[str, Any], other: Sequence[str], fixed: Iterable[str]
+) -> dict[str, Any]:
+    """Options of a family with the published values where none is given.
+
+    Args:
+        family: for messages.
+        given: as stored, arrays without axes.
+        known: the options that change something, with their defaults.
+        other: further accepted ones.
+        fixed: those that are built in; another value than the default is refused.
+    """
+    options = {key: np.asarray(value).tolist() for key, value in given.items()}
+    for key in options:
+        if key not in known and key not in other:
+            raise unknown(f"option of {family}:", key, [*known, *other])
+    if str(options.get("model", family)).lower() != family:
+        raise XRetrieveError(f"option model is {options['model']!r}, but the family asked for is {family!r}")
+    for key in fixed:
+        if key in known and options.get(key, known[key]) != known[key]:
+            raise XRetrieveError(f"option {key}={options[key]} cannot be replayed, only {known[key]}")
+    return {**known, **options}
+
+
+def read_array(value: Any, what: str) -> Tensor:
+    """Numbers as a tensor, float32 where they are not whole; ``what`` names them in the error."""
+    try:
+        tensor = torch.as_tensor(np.array(value))
+    except (TypeError, ValueError) as error:
+        raise XRetrieveError(f"{what} is not an array of numbers") from error
+    return tensor.float() if tensor.is_floating_point() else tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from xretrieve.backbones.words import Words
-from xretrieve.errors import XRetrieveError, unknown
+from xretrieve.errors import XRetrieveError
 from xretrieve.heads.local import LocalHead
 from xretrieve.heads.scoring import Items
 from xretrieve.interop.parts import (
@@ -23,8 +23,12 @@ from xretrieve.interop.parts import (
     check_family,
     load_state,
     published_names,
+    read_array,
+    read_options,
     sizes,
 )
+from xretrieve.interop.replay_composed import replay_composed
+from xretrieve.interop.replay_sets import replay_sets
 from xretrieve.tokens import Prepared, Tokens
 from xretrieve.training.losses import HardestHinge
 
@@ -70,12 +74,8 @@ def replay(
 
         return replay_metrics(dict(inputs), dict(options or {}))
     if check_family(family) in SET_FAMILIES:
-        from xretrieve.interop.replay_sets import replay_sets
-
         return replay_sets(family, state, inputs, options or {})
     if family in COMPOSED_FAMILIES:
-        from xretrieve.interop.replay_composed import replay_composed
-
         return replay_composed(family, state, inputs, options or {})
     options = _options(family, options or {})
     weights = {key: read_array(value, f"state {key}") for key, value in state.items()}
@@ -219,39 +219,6 @@ def _plain(trace: dict[str, Tensor], stream: str) -> dict[str, Tensor]:
 
 def _options(family: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return read_options(family, given, DEFAULTS[family], _OTHER, {**_COMMON, **_NORMED})
-
-
-def read_options(
-    family: str, given: Mapping[str, Any], known: Mapping[str, Any], other: Sequence[str], fixed: Iterable[str]
-) -> dict[str, Any]:
-    """Options of a family with the published values where none is given.
-
-    Args:
-        family: for messages.
-        given: as stored, arrays without axes.
-        known: the options that change something, with their defaults.
-        other: further accepted ones.
-        fixed: those that are built in; another value than the default is refused.
-    """
-    options = {key: np.asarray(value).tolist() for key, value in given.items()}
-    for key in options:
-        if key not in known and key not in other:
-            raise unknown(f"option of {family}:", key, [*known, *other])
-    if str(options.get("model", family)).lower() != family:
-        raise XRetrieveError(f"option model is {options['model']!r}, but the family asked for is {family!r}")
-    for key in fixed:
-        if key in known and options.get(key, known[key]) != known[key]:
-            raise XRetrieveError(f"option {key}={options[key]} cannot be replayed, only {known[key]}")
-    return {**known, **options}
-
-
-def read_array(value: Any, what: str) -> Tensor:
-    """Numbers as a tensor, float32 where they are not whole; ``what`` names them in the error."""
-    try:
-        tensor = torch.as_tensor(np.array(value))
-    except (TypeError, ValueError) as error:
-        raise XRetrieveError(f"{what} is not an array of numbers") from error
-    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _inputs(inputs: Mapping[str, Any], widths: dict[str, int]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads.composed import ComposedHead, cosines, with_raw
 from xretrieve.interop.composed_parts import build_composed_head, composed_sizes, load_network
-from xretrieve.interop.replay import read_array, read_options
+from xretrieve.interop.parts import read_array, read_options
 from xretrieve.tokens import Prepared
-from xretrieve.training.composed_losses import SoftTriplet, match_loss
+from xretrieve.training.losses import SoftTriplet, match_loss
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "combiner": {"logit_scale": 100.0},

@@ -17,8 +17,16 @@ from xretrieve.heads.fusion import combine_rounds, ranks_of_all
 from xretrieve.heads.hmrn import HMRN
 from xretrieve.heads.multi import MultiQueryHead, Take
 from xretrieve.heads.scoring import Items
-from xretrieve.interop.parts import SIZES, build_sentences, build_set_head, load_state, published_names, sizes
-from xretrieve.interop.replay import read_array, read_options
+from xretrieve.interop.parts import (
+    SIZES,
+    build_sentences,
+    build_set_head,
+    load_state,
+    published_names,
+    read_array,
+    read_options,
+    sizes,
+)
 from xretrieve.tokens import Prepared, Tokens
 from xretrieve.training.losses import HardestHinge, InfoNCE
 

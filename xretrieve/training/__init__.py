@@ -7,7 +7,7 @@ from typing import Any
 
 _PUBLIC = {
     "train": "xretrieve.training.run",
-    "Run": "xretrieve.training.run",
+    "Run": "xretrieve.training.run_folder",
     "Recipe": "xretrieve.training.recipe",
     "load_recipe": "xretrieve.training.recipes",
     "list_recipes": "xretrieve.training.recipes",

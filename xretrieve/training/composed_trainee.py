@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from xretrieve.heads.composed import ComposedHead, raw_of
 from xretrieve.tokens import Prepared, Tokens
 from xretrieve.training.chunked import encode_chunked
-from xretrieve.training.composed_losses import SoftTriplet
-from xretrieve.training.losses import Stats
+from xretrieve.training.losses import SoftTriplet, Stats
 from xretrieve.training.recipe import CompositionConfig, DomainConfig
 from xretrieve.training.trainee import Trainee, hide_tokens
 from xretrieve.training.weight_labels import label_losses, weight_labels

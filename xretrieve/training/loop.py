@@ -32,9 +32,10 @@ from xretrieve.training.recipe import PARTS, Recipe, StageConfig
 from xretrieve.training.samplers import step_seed
 from xretrieve.training.schedule import lr_factor
 from xretrieve.training.skipped import note_skipped
+from xretrieve.training.tasks import create_work
 from xretrieve.training.trainee import Gather
 from xretrieve.training.validate import goal
-from xretrieve.training.work import create_work, live_sides
+from xretrieve.training.work import live_sides
 
 OnStep = Callable[[int], None]
 

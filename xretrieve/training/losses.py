@@ -1,7 +1,9 @@
-"""In-batch losses over one score matrix: InfoNCE and the hardest-negative hinge of VSE++.
+"""Losses over one score matrix of a batch.
 
-Both take ``scores (Q, G)``, one row per caption and one column per image of the batch; by default the pair of row i is
-column i, and columns past Q are extra negatives. Both directions count: captions rank images, images rank captions.
+InfoNCE and the hardest-negative hinge of VSE++ take ``scores (Q, G)``, one row per caption and one column per image of
+the batch; by default the pair of row i is column i, and columns past Q are extra negatives. Both directions count:
+captions rank images, images rank captions. Composed queries have cross-entropy that knows duplicates, and the soft
+triplet of TIRG; these take logits, so the scale is the head's.
 
 Sources: InfoNCE as in CLIP (arXiv 2103.00020); hinge as in VSE++ (arXiv 1707.05612) and SCAN (arXiv 1803.08024).
 """
@@ -11,7 +13,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,8 @@ from torch import Tensor, nn
 from xretrieve.errors import XRetrieveError, unknown
 
 Stats = dict[str, Tensor]
+DUPLICATES = ("mask", "positive", "ignore")
+MATCH = ("q2g", "symmetric")
 
 
 def find_duplicates(owners: Sequence[Any], texts: Sequence[str]) -> Tensor:
@@ -204,14 +208,105 @@ class HardestHinge(PairLoss):
         return hinge.sum(1) if summed else hinge.amax(1)  # (K,)
 
 
+def match_loss(logits: Tensor, duplicates: Tensor | None = None, how: str = "ignore") -> Tensor:
+    """Cross-entropy of each query with its target among the batch's targets, a mean over the rows ().
+
+    Args:
+        logits: (B, P), P >= B; the target of row i is column i.
+        duplicates: (B, P) bool, further true answers; the diagonal does not count.
+        how: ``mask`` leaves them out of the softmax, ``positive`` counts them as hits, ``ignore`` as wrong answers.
+
+    >>> round(match_loss(torch.zeros(2, 2)).item(), 4)
+    0.6931
+    """
+    if how not in DUPLICATES:
+        raise unknown("match option duplicates =", str(how), DUPLICATES)
+    own = logits.diagonal()  # (B,)
+    if duplicates is None or how == "ignore":
+        return (logits.logsumexp(1) - own).mean()
+    same = duplicates & ~torch.eye(*logits.shape, dtype=torch.bool, device=logits.device)
+    if how == "mask":
+        return (logits.masked_fill(same, -math.inf).logsumexp(1) - own).mean()
+    hits = torch.eye(*logits.shape, dtype=torch.bool, device=logits.device) | same
+    return (logits.logsumexp(1) - logits.masked_fill(~hits, -math.inf).logsumexp(1)).mean()
+
+
+class Match(PairLoss):
+    """:func:`match_loss` of queries against targets.
+
+    Args:
+        match: ``q2g``, or ``symmetric``: the mean with the loss of targets against queries.
+        duplicates: what is done with further true answers, see :func:`match_loss`.
+    """
+
+    def __init__(
+        self, match: Literal["q2g", "symmetric"] = "q2g", duplicates: Literal["mask", "positive", "ignore"] = "mask"
+    ) -> None:
+        super().__init__(duplicates == "mask")
+        if match not in MATCH:
+            raise unknown("match option match =", str(match), MATCH)
+        if duplicates not in DUPLICATES:
+            raise unknown("match option duplicates =", str(duplicates), DUPLICATES)
+        self.match, self.how = match, duplicates
+
+    def forward(
+        self, scores: Tensor, positives: Tensor | None = None, duplicates: Tensor | None = None
+    ) -> tuple[Tensor, Stats]:
+        """The loss () and the numbers to log. scores (B,P) are logits, duplicates (B,P) bool; row i has column i."""
+        if positives is not None:
+            raise XRetrieveError("loss 'match' takes the target of row i from column i, not from positives")
+        if len(scores) > scores.shape[1]:
+            raise XRetrieveError(f"loss: {len(scores)} queries but {scores.shape[1]} targets; row i has column i")
+        loss = match_loss(scores, duplicates, self.how)
+        if self.match == "symmetric":
+            square = scores[:, : len(scores)]
+            back = None if duplicates is None else duplicates[:, : len(scores)].T
+            loss = (loss + match_loss(square.T, back, self.how)) / 2
+        cells, others = self.cells(scores, None, duplicates)
+        return loss, self.stats(scores, cells, others)
+
+
+class SoftTriplet(nn.Module):
+    """TIRG's soft triplet over all triplets of the batch: mean of log(1 + exp(d_ab - d_an)).
+
+    The points are the queries and the targets; a and b are a query and its target in either order, n is any other
+    point. The published code draws three n for each a.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        """The same in every epoch."""
+
+    def of(self, query: Tensor, target: Tensor, duplicates: Tensor | None = None) -> tuple[Tensor, Stats]:
+        """The loss () and the numbers to log.
+
+        Args:
+            query, target: (B, D), scaled as the head scales them.
+            duplicates: (B, B) bool, pairs of rows that must not be each other's n.
+        """
+        count = len(query)
+        points = torch.cat([query, target]).float()  # (2B,D)
+        squares = points.square().sum(1)
+        distances = (squares[:, None] + squares - 2 * points @ points.T).clamp(min=0)  # (2B,2B)
+        label = torch.arange(count, device=query.device).repeat(2)
+        other = label[:, None] != label
+        if duplicates is not None:
+            same = duplicates | duplicates.T
+            other = other & ~same.repeat(2, 2)
+        partner = torch.arange(2 * count, device=query.device).roll(count)
+        near = distances.gather(1, partner[:, None])  # (2B,1)
+        terms = torch.nn.functional.softplus(near - distances)[other]
+        loss = terms.mean() if len(terms) else 0 * points.sum()
+        with torch.no_grad():
+            far = distances[other].mean() if len(terms) else points.new_zeros(())
+            return loss, {"positive": -near.mean(), "negative": -far}
+
+
 _LOSSES: dict[str, type[PairLoss]] = {"infonce": InfoNCE, "hinge": HardestHinge}
+_COMPOSED: dict[str, type[Any]] = {"match": Match, "soft_triplet": SoftTriplet}
 
 
 def _losses(task: str) -> dict[str, type[Any]]:
-    from xretrieve.training.composed_losses import Match, SoftTriplet  # they build on this module
-
-    composed: dict[str, type[Any]] = {"match": Match, "soft_triplet": SoftTriplet}
-    return composed if task == "composed" else dict(_LOSSES) if task else {**_LOSSES, **composed}
+    return dict(_COMPOSED) if task == "composed" else dict(_LOSSES) if task else {**_LOSSES, **_COMPOSED}
 
 
 def list_losses(task: str = "") -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.report import Report
 from xretrieve.matcher import load_one
 from xretrieve.training.build import load_split
+from xretrieve.training.preflight import preflight
 from xretrieve.training.recipe import MemberConfig, Recipe
 from xretrieve.training.recipes import as_items, load_recipe
-from xretrieve.training.run import Run, external, open_folder, preflight, save_report, train
+from xretrieve.training.run_folder import Run, open_folder, save_report
 from xretrieve.training.skipped import skipped_warnings
 from xretrieve.utils.files import atomic_folder, read_json
 from xretrieve.utils.paths import expand, is_file, is_folder
+from xretrieve.utils.processes import external
 
 KEPT = ("recipe.yaml", "log.csv", "curves.png", "matcher", "report.json", "report.html", "ranks.npz", "skipped.json")
 
@@ -55,12 +58,15 @@ def flat(keys: dict[str, Any], before: str = "") -> dict[str, Any]:
     return out
 
 
-def train_members(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, **how: Any) -> Run:
+def train_members(
+    recipe: Recipe, folder: Path, train: Callable[..., Run], *, resume: bool, overwrite: bool, **how: Any
+) -> Run:  # fmt: skip
     """Train what is not there yet, then measure the average: the run folder of a recipe with ``members``.
 
     Args:
         recipe: with ``members``.
         folder: the run folder; a member lies in ``members/<name>/`` and is a run folder itself.
+        train: :func:`xretrieve.training.train`, which trains one member.
         resume, overwrite, how: as in :func:`xretrieve.training.train`; a finished member is not trained again.
     """
     if external():

@@ -4,96 +4,37 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from xretrieve.config import apply_overrides, first_difference, from_dict, to_dict
+from xretrieve.config import apply_overrides, from_dict, to_dict
 from xretrieve.data.cache import FeatureCache
 from xretrieve.data.turns import spoken
 from xretrieve.errors import XRetrieveError
 from xretrieve.matcher import Matcher
 from xretrieve.training.bar import Bar, Shown
-from xretrieve.training.build import build_matcher, head_options, load_split, test_split
-from xretrieve.training.checkpoint import Progress, clean, find_point, load_progress
-from xretrieve.training.composed_recipe import check_composed, stage_notes
-from xretrieve.training.log import read_log
+from xretrieve.training.build import build_matcher, load_split, test_split
+from xretrieve.training.checkpoint import Progress, find_point, load_progress
+from xretrieve.training.composed_recipe import stage_notes
 from xretrieve.training.loop import Loop
-from xretrieve.training.losses import create_loss
+from xretrieve.training.members import train_members
 from xretrieve.training.plots import plot_curves
 from xretrieve.training.precision import as_started, stage_precisions, trained_in
+from xretrieve.training.preflight import preflight
 from xretrieve.training.recipe import Recipe
-from xretrieve.training.recipes import Overrides, as_items, find_weights, load_recipe, save_recipe
+from xretrieve.training.recipes import Overrides, as_items, load_recipe
+from xretrieve.training.run_folder import Run, open_folder, save_report
 from xretrieve.training.skipped import skipped_warnings
-from xretrieve.utils.atomic import finish_files
 from xretrieve.utils.disk import writing
 from xretrieve.utils.files import locked, read_json
 from xretrieve.utils.paths import is_file
+from xretrieve.utils.processes import external
 
 if TYPE_CHECKING:
-    from xretrieve.ensemble import Ensemble
-    from xretrieve.evaluation.report import Report
-
-OURS = ("recipe.yaml", "log.csv", "curves.png", "report.json", "report.html", "ranks.npz", "skipped.json",
-        "ensemble.json")  # fmt: skip
-
-
-@dataclass
-class Run:
-    """The folder that a training wrote.
-
-    Args:
-        folder: where it lies.
-        recipe: as resolved.
-        report: the test split under the recipe's protocol.
-        log: one row per epoch (stage, epoch, step, loss, lr, grad_norm, validation recalls, seconds, ...); empty for an
-            ensemble, whose members have their own.
-    """
-
-    folder: Path
-    recipe: Recipe
-    report: Report
-    log: list[dict[str, Any]]
-
-    @classmethod
-    def open(cls, folder: str | Path) -> Run:
-        """Read a finished run."""
-        from xretrieve.evaluation.report import Report
-
-        folder = Path(folder)
-        if not is_file(folder / "report.json"):
-            raise XRetrieveError(
-                f"{folder} holds no finished run (no report.json); "
-                f"`xretrieve train RECIPE --out {folder} --resume` finishes it"
-            )
-        recipe = load_recipe(folder / "recipe.yaml")
-        log = [] if recipe.members else read_log(folder / "log.csv")
-        return cls(folder, recipe, Report.load(folder), log)
-
-    def matcher(self) -> Matcher | Ensemble:
-        """The best matcher of the run, or the ensemble of its members', on the CPU."""
-        if self.recipe.members:
-            from xretrieve.ensemble import Ensemble
-
-            return Ensemble.load(self.folder)
-        return Matcher.load(self.folder / "matcher")
-
-    def members(self) -> list[Run]:
-        """The runs that an ensemble averages; empty for a single model."""
-        return [Run.open(self.folder / "members" / member.name) for member in self.recipe.ensemble]
-
-    def missed(self) -> dict[str, str]:
-        """Metrics of the recipe's ``expect`` that the report does not meet, with what was measured and expected."""
-        values = {name: self.report[name].value for name in self.recipe.expect}
-        return {
-            name: f"{values[name]:.1f} is not within {low:g} to {high:g}"
-            for name, (low, high) in self.recipe.expect.items()
-            if not low <= values[name] <= high
-        }
+    pass
 
 
 def train(
@@ -131,10 +72,8 @@ def train(
     chosen = resolve(recipe, [*as_items(overrides), *as_items(keys)])
     folder = Path(out) if out is not None else Path("runs") / chosen.name.rsplit("/", 1)[-1]
     if chosen.members:
-        from xretrieve.training.members import train_members
-
         how = {"devices": devices, "accelerator": accelerator, "progress": progress, "on_step": on_step}
-        return train_members(chosen, folder, resume=resume, overwrite=overwrite, **how)
+        return train_members(chosen, folder, train, resume=resume, overwrite=overwrite, **how)
     if resume:
         chosen = as_started(folder, chosen)
     preflight(chosen)
@@ -172,47 +111,6 @@ def resolve(recipe: str | Path | Recipe, overrides: Overrides = None) -> Recipe:
     return load_recipe(recipe, overrides)
 
 
-def preflight(recipe: Recipe) -> None:
-    """Wrong names, and a test split that does not fit the protocol, are found now and not after an hour of training."""
-    from xretrieve.data import datasets
-    from xretrieve.evaluation.protocols import get_protocol, list_protocols
-    from xretrieve.evaluation.published import published_rows
-
-    protocol = get_protocol(recipe.protocol)
-    if protocol.task != recipe.task and {"multi_query", "composed"} & {protocol.task, recipe.task}:
-        raise XRetrieveError(
-            f"recipe key 'protocol': {protocol.name!r} is of task {protocol.task}, the recipe of task {recipe.task}; "
-            f"{recipe.task} has {', '.join(list_protocols(recipe.task)) or 'none'}"
-        )
-    published_rows(recipe.dataset.name, recipe.protocol, recipe.published)
-    head_options(recipe)
-    if recipe.task == "composed":
-        check_composed(recipe)
-    for stage in recipe.stages:
-        for loss in (stage.loss, stage.coarse_loss):
-            if loss is not None:
-                create_loss(loss.name, **loss.options)
-    if not datasets.found(recipe.dataset.name, recipe.dataset.root):
-        load_split(recipe.dataset, "train")  # says what is missing and where it is looked for
-    for config in (recipe.image, recipe.text):
-        if config is not None and config.weights:
-            find_weights(config.weights, recipe.dataset.root)
-    _ready(recipe, protocol)
-
-
-def _ready(recipe: Recipe, protocol: Any) -> None:
-    """A test split of another size than the protocol's, or without photos that it needs, is an error now."""
-    from xretrieve.data.triplets import composed
-    from xretrieve.evaluation.composed import check_scored
-
-    test = test_split(recipe.dataset)
-    if recipe.task == "composed":
-        data = composed(test)
-        check_scored(data, protocol, data.allow_missing)
-    else:
-        protocol.check(len(test), test.coverage)
-
-
 def _fabric(devices: int, accelerator: str) -> Any:
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
@@ -226,42 +124,6 @@ def _fabric(devices: int, accelerator: str) -> Any:
         return Fabric(accelerator=accelerator, devices=devices, strategy=strategy)
     except (ValueError, RuntimeError) as error:
         raise XRetrieveError(f"devices={devices}, accelerator={accelerator!r}: {error}") from error
-
-
-def external() -> bool:
-    """Whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def open_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
-    """Make the run folder and write the recipe into it; a run that lies there is an error, or goes on, or goes."""
-    stored = folder / "recipe.yaml"
-    finish_files(folder)
-    if resume and is_file(stored):
-        before, now = to_dict(load_recipe(stored)), to_dict(recipe)
-        changed = first_difference(before, now)
-        if changed:
-            raise XRetrieveError(
-                f"cannot resume {folder}: it was started with another value of {changed}; take another --out"
-            )
-    elif not overwrite and _holds_steps(folder):
-        raise XRetrieveError(
-            f"{folder} already holds a run: --resume continues it, --overwrite replaces it, --out DIR goes elsewhere"
-        )
-    elif overwrite or is_file(stored):
-        for name in OURS:
-            (folder / name).unlink(missing_ok=True)
-        for name in ("matcher", "last", "tensorboard", "members"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-    clean(folder)
-    save_recipe(recipe, stored)
-
-
-def _holds_steps(folder: Path) -> bool:
-    """Whether there is anything to lose: a start that failed at once leaves a recipe and the start weights only."""
-    point = find_point(folder)
-    started = is_file(folder / "report.json") or (point is not None and load_progress(point).total > 0)
-    return started or any(_holds_steps(member) for member in folder.glob("members/*"))
 
 
 def _process(fabric: Any, recipe: Recipe, folder: Path, shown: Shown, on_step: Callable[[int], None] | None) -> None:
@@ -324,12 +186,3 @@ def finish(folder: Path, recipe: Recipe, device: torch.device | str = "cpu") -> 
         report.warnings += stage_notes(recipe, matcher)
         report.about |= trained(to_dict(recipe), report.headline.name)
     return Run(folder, recipe, save_report(report, recipe, folder), rows)
-
-
-def save_report(report: Report, recipe: Recipe, folder: Path, rows: Sequence[Report] = ()) -> Report:
-    """Write a report on the recipe's own test split, with the published figures that belong beside it."""
-    from xretrieve.evaluation.published import published_rows
-
-    report.published = published_rows(recipe.dataset.name, recipe.protocol, recipe.published)
-    report.save(folder, rows=rows, published=published_rows(recipe.dataset.name, recipe.protocol))
-    return report

@@ -73,22 +73,3 @@ class PairWork:
 def live_sides(recipe: Recipe) -> list[str]:
     """Sides that are encoded in the step though they may not learn: texts that are joined anew in each epoch."""
     return ["text"] if recipe.task == "multi_query" and recipe.combine == "paragraph" else []
-
-
-def create_work(recipe: Recipe, splits: Sequence[Split], stage: StageConfig) -> PairWork:
-    """The work of a stage of the recipe's task."""
-    work = _work(recipe, splits, stage)
-    work.stage = stage
-    return work
-
-
-def _work(recipe: Recipe, splits: Sequence[Split], stage: StageConfig) -> PairWork:
-    if recipe.task == "multi_query":
-        from xretrieve.training.sets import SetWork
-
-        return SetWork(recipe, splits)
-    if recipe.task == "composed":
-        from xretrieve.training.triplets import CompositionWork, DomainWork
-
-        return DomainWork(recipe, splits, stage) if stage.domain is not None else CompositionWork(recipe, splits)
-    return PairWork(recipe, splits)

@@ -14,6 +14,7 @@ from typing import Any
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.utils.disk import sync
+from xretrieve.utils.texts import parse_json, read_text
 
 SUMS = "checksums.json"
 KEY = "checksum"
@@ -149,6 +150,4 @@ def unstamped(value: Any, path: str | os.PathLike[str]) -> Any:
 
 def read_sealed(path: Path) -> Any:
     """A sealed JSON file, or one of before."""
-    from xretrieve.utils.files import read_json
-
-    return unstamped(read_json(path), path)
+    return unstamped(parse_json(read_text(path), os.fspath(path)), path)

@@ -11,6 +11,7 @@ from xretrieve.app.follow import Follower
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery import Gallery
 from xretrieve.gallery_store import Store
+from xretrieve.query import ImageText, Text
 
 DOG = {"texts": ["a red dog"], "k": 20}
 
@@ -110,3 +111,39 @@ def test_what_goes_wrong_while_the_disk_is_looked_at_does_not_end_the_looking(du
         assert follower.look(10) and len(follower.newest) == 2 and follower.problem == ""
     finally:
         follower.stop()
+
+
+def test_texts_and_pictures_are_searched_by_two_threads_at_once(served, served_photos):
+    queries = [[Text(f"a {word} dog in the snow") for word in ("red", "blue", "green", "yellow")],
+               [ImageText(served_photos / f"{n}.png", "a blue sledge") for n in range(4)]]  # fmt: skip
+    wanted = [[served.search(query, k=12) for query in some] for some in queries]
+    reasons = served.explain(queries[0][0], "3.png")["parts"]
+    wrong, both = [], threading.Barrier(2)
+
+    def search(some, right):
+        both.wait(10)
+        for _ in range(15):
+            for query, ranking in zip(some, right, strict=True):
+                found = served.search(query, k=12)
+                if found.ids != ranking.ids or found.scores != pytest.approx(ranking.scores, abs=1e-6):
+                    wrong.append((query, found.scores, ranking.scores))
+            if served.explain(queries[0][0], "3.png")["parts"] != reasons:
+                wrong.append("explanation")
+
+    threads = [threading.Thread(target=search, args=pair) for pair in zip(queries, wanted, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_an_unknown_id_is_not_compared_with_all_ids(served, monkeypatch):
+    monkeypatch.setattr("xretrieve.gallery.get_close_matches", lambda *_, **__: pytest.fail("all ids were compared"))
+    with client_of(served) as client:
+        for answer in (
+            client.get("/api/pictures?id=no-such.png"),
+            client.post("/api/search", json={"image": "no-such.png"}),
+            client.post("/api/explain", json={"texts": ["a dog"], "id": "no-such.png"}),
+        ):
+            assert answer.status_code == 404 and answer.json() == {"error": "the index has no id 'no-such.png'"}

@@ -17,7 +17,7 @@ from xretrieve.gallery import Gallery
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "serve.md"
 MARK = "<!-- settings -->\n"
-END = "\n\nOne thread owns"
+END = "\n\nEach kind of work"
 
 
 def table() -> str:

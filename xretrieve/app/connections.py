@@ -1,8 +1,10 @@
 """Connections within bounds.
 
-uvicorn closes idle connections and counts open ones, but has no deadline for a header, and answers 503 in a form of its
-own while the connections that fill it stay; hypercorn has neither deadline; granian has both and serves no application
-that is in this process already. So uvicorn's protocol, whichever parser is installed, is kept within bounds here.
+uvicorn closes idle connections, but has no deadline for a header, and its limit of connections answers in a form of
+its own while those that fill it stay. hypercorn has a time limit of each read only, so that a byte a second is enough.
+granian has a deadline for headers, but lets what is over its limit wait instead of answering it, and its server for an
+application of the same process is called experimental. So uvicorn's protocol, with whichever parser is installed, is
+kept within bounds here.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image as PILImage
 
 from tests.gallery_fakes import COLOURS, FakeMatcher, noise_photos, paint
-from xretrieve.data.folder import find_pictures, picture_suffixes
+from xretrieve.data.folder import picture_suffixes, scan_folder
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery import Gallery
 from xretrieve.utils import atomic
@@ -130,7 +130,7 @@ def test_hidden_files_other_files_and_links_to_folders_are_left_alone(tmp_path):
     (folder / "loop").symlink_to(folder, target_is_directory=True)
     (folder / "link.png").symlink_to(folder / "a.png")
     (folder / "dangling.png").symlink_to(folder / "gone.png")
-    assert [path.name for path in find_pictures(folder)] == ["a.png", "dangling.png", "link.png"]
+    assert [path.name for path in scan_folder(folder).pictures] == ["a.png", "dangling.png", "link.png"]
     gallery = build(folder, tmp_path)
     assert gallery.ids == ["a.png"] and len(gallery.metadata[0]["paths"]) == 2
     assert [Path(entry["path"]).name for entry in gallery.failed] == ["dangling.png"]

@@ -22,7 +22,7 @@ import torch
 
 import xretrieve as xr
 from xretrieve.data.cache import FeatureCache
-from xretrieve.data.folder import find_pictures
+from xretrieve.data.folder import scan_folder
 from xretrieve.errors import XRetrieveError
 from xretrieve.index import create_index, recall_against_flat
 
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=200)
     args = parser.parse_args()
     print(machine())
-    pictures = find_pictures(args.photos)[: args.limit]
+    pictures = scan_folder(args.photos).pictures[: args.limit]
     matcher = xr.load(args.model)
     with tempfile.TemporaryDirectory() as folder:
         cache = FeatureCache(Path(folder) / "cache")

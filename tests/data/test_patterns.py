@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from xretrieve.data.folder import find_pictures, scan_folder
+from xretrieve.data.folder import no_pictures, scan_folder
 from xretrieve.data.patterns import Patterns
 from xretrieve.errors import XRetrieveError
 
@@ -70,7 +70,7 @@ def test_a_folder_of_heic_alone_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("xretrieve.data.folder.picture_suffixes", lambda: frozenset({".jpg"}))
     (tmp_path / "x.heic").write_bytes(b"x")
     with pytest.raises(XRetrieveError, match=r"holds no pictures .*1 HEIC picture .*xretrieve\[heic\]"):
-        find_pictures(tmp_path)
+        raise no_pictures(tmp_path, scan_folder(tmp_path))
 
 
 def test_a_closed_folder_is_counted_and_a_closed_root_is_an_error(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 
 import xretrieve as xr
 from tests.evaluation.composed_fakes import Sums, make_composed
+from tests.evaluation.trec_files import read_qrels, read_run
 from xretrieve.data.triplets import Listed
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation import compare
@@ -20,7 +21,6 @@ from xretrieve.evaluation.composed_lists import write_cirr
 from xretrieve.evaluation.composed_metrics import ComposedSetting
 from xretrieve.evaluation.composed_vectors import Vectors, asked
 from xretrieve.evaluation.report import Report
-from xretrieve.evaluation.trec import read_qrels, read_run
 
 
 def by_hand(data, scores, queries, category="", kept=False, gallery=None, relaxed=False) -> np.ndarray:

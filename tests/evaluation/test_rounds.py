@@ -10,6 +10,7 @@ import torch
 
 import xretrieve as xr
 from tests.evaluation.round_fakes import Rounds, make_sets
+from tests.evaluation.trec_files import read_qrels, read_run
 from xretrieve.data.turns import query_sets
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation import get_protocol, list_protocols
@@ -18,7 +19,6 @@ from xretrieve.evaluation.protocols import RoundsProtocol
 from xretrieve.evaluation.round_metrics import round_columns
 from xretrieve.evaluation.round_report import RoundsReport
 from xretrieve.evaluation.rounds import Counter, evaluate_round_scores
-from xretrieve.evaluation.trec import read_qrels, read_run
 
 
 def slow_rank(scores: np.ndarray, image: int, ties: str) -> float:

@@ -33,8 +33,6 @@ LARGE = 2**25  # pixels (33.5 million): larger pictures are read at a fraction o
 FRACTIONS = (1, 2, 4, 8)  # of a side
 MEMORY = 300  # MB (10^6 bytes) that one picture may take
 SPARE = 16  # MB of these for what no header tells
-# Whole files are read into memory by these decoders before anything is known about them.
-WHOLE = frozenset({"WEBP", "AVIF", "HEIF"})
 # Broken EXIF and the like is no concern of whoever indexes a folder.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 

@@ -66,14 +66,6 @@ def picture_suffixes() -> frozenset[str]:
     return decoding.picture_suffixes()
 
 
-def find_pictures(folder: str | Path) -> list[Path]:
-    """The pictures of :func:`scan_folder`; a folder that holds none is an error that says what was left out."""
-    found = scan_folder(folder)
-    if not found.pictures:
-        raise no_pictures(folder, found)
-    return found.pictures
-
-
 def no_pictures(folder: str | Path, found: Found) -> XRetrieveError:
     """The error for a folder in which there is nothing to index."""
     left = "".join(f"; left out: {entry['message']}" for entry in found.left_out if entry["reason"] != "other")

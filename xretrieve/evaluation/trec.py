@@ -5,18 +5,15 @@ trec_eval breaks ties by document id, not by the expected rank; without ties its
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.metrics import fold_members
 from xretrieve.evaluation.ranks import RankCounts, top_k
 from xretrieve.utils.files import write_text
-from xretrieve.utils.texts import text_lines
 
 _UNSAFE = re.compile(r"[\s%]")
 
@@ -104,31 +101,3 @@ def write_rounds(
     qrels = (f"{trec_id(s)} 0 {trec_id(image_ids[i])} 1\n" for s, i in zip(set_ids, owner, strict=True))
     write_text(folder / "rounds.qrels", "".join(qrels))
     return folder
-
-
-def read_run(path: str | Path) -> dict[str, list[tuple[str, float]]]:
-    """Query id -> [(document id, score)], best first, ids as written; a broken line is an error with its number."""
-    out: dict[str, list[tuple[int, str, float]]] = {}
-    for number, parts in _fields(path, 6):
-        try:
-            out.setdefault(parts[0], []).append((int(parts[3]), parts[2], float(parts[4])))
-        except ValueError as error:
-            raise XRetrieveError(f"{os.fspath(path)}, line {number}: rank or score is not a number") from error
-    return {query: [(doc, score) for _, doc, score in sorted(hits)] for query, hits in out.items()}
-
-
-def read_qrels(path: str | Path) -> dict[str, set[str]]:
-    """Query id -> the relevant document ids."""
-    out: dict[str, set[str]] = {}
-    for _, (query, _, doc, relevance) in _fields(path, 4):
-        if relevance != "0":
-            out.setdefault(query, set()).add(doc)
-    return out
-
-
-def _fields(path: str | Path, count: int) -> Iterable[tuple[int, list[str]]]:
-    for number, line in text_lines(path):
-        parts = line.split()
-        if len(parts) != count:
-            raise XRetrieveError(f"{os.fspath(path)}, line {number}: {len(parts)} fields, a line has {count}")
-        yield number, parts

@@ -272,6 +272,37 @@ def test_pages_of_other_sites_may_not_make_a_browser_ask(served, headers, status
         )
 
 
+def test_texts_never_wait_for_pictures_nor_for_explanations(served, monkeypatch):
+    go, explaining = threading.Event(), threading.Event()
+
+    def explain(self, query, id_):
+        explaining.set()
+        assert go.wait(10)
+        raise XRetrieveError("let go")
+
+    monkeypatch.setattr(type(served), "explain", explain)
+    monkeypatch.setattr("xretrieve.app.pictures.query_picture", hang)
+    why = DOG | {"id": "3.png"}
+    with client_of(served, explanations=2, uploads=2, picture_seconds=2.0) as client, ThreadPoolExecutor(8) as pool:
+        reasons = [pool.submit(client.post, "/api/explain", json=why) for _ in range(2)]
+        pictures = [pool.submit(client.post, "/api/search", json={"image": "3.png"}) for _ in range(2)]
+        assert explaining.wait(10)
+        until = time.perf_counter() + 10
+        while client.get("/api/health").json()["lanes"] != {"texts": 0, "uploads": 2, "explanations": 2, "copies": 0}:
+            assert time.perf_counter() < until
+        for body, path in ((why, "/api/explain"), ({"image": "3.png"}, "/api/search")):
+            answer = client.post(path, json=body)
+            assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1, answer.text
+        assert client.post("/api/search", json=DOG).status_code == 200
+        assert client.post("/api/sessions", json={"combine": "rank_fusion"}).status_code == 201
+        go.set()
+        assert [done.result().status_code for done in reasons + pictures] == [400] * 4
+
+
+def hang(*_):
+    time.sleep(60)
+
+
 def test_large_bodies_have_room_for_so_many_bytes(served):
     lanes = Lanes(Settings(large=100), Metrics())
     with lanes.room(120), pytest.raises(ApiError, match="too many large requests"), lanes.room(1):

@@ -25,6 +25,7 @@ class Follower:
     def __init__(self, gallery: Gallery, seconds: float) -> None:
         self._gallery, self._seconds = gallery.held(), seconds
         self._wake, self._looked = threading.Event(), threading.Condition()
+        self._looks, self._looking = 0, False
         self._stopped = True
         self._thread: threading.Thread | None = None
         self._waited: object = None  # the change that a request has waited for
@@ -66,14 +67,20 @@ class Follower:
         """Look at the disk now, and wait for it at most so many seconds; whether the newest state is that on the
         disk."""
         with self._looked:
+            enough = self._looks + (2 if self._looking else 1)  # looks; one that is under way may be of before
             self._wake.set()
-            self._looked.wait_for(lambda: self._gallery.current or bool(self.problem) or self._stopped, patience)
+            self._looked.wait_for(
+                lambda: self._gallery.current or self._stopped or (bool(self.problem) and self._looks >= enough),
+                patience,
+            )
         return self._gallery.current
 
     def _run(self) -> None:
         while not self._stopped:
             self._wake.wait(self._seconds)
-            self._wake.clear()
+            with self._looked:
+                self._wake.clear()
+                self._looking = True
             newer = None
             if not self._stopped and not self._gallery.current:
                 try:
@@ -81,8 +88,8 @@ class Follower:
                 except Exception as error:  # whatever it is: this thread goes on looking
                     self._gallery.problem = f"{type(error).__name__}: {error}"
             with self._looked:
-                if newer is not None:
-                    self._gallery = newer
+                self._gallery = self._gallery if newer is None else newer
+                self._looks, self._looking = self._looks + 1, False
                 self._looked.notify_all()
             if newer is not None:
                 gc.unfreeze()  # the state of before is no longer needed

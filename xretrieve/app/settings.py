@@ -67,8 +67,8 @@ class Settings:
     max_rerank: int = 1000
     queue: int = 64
     queue_seconds: float = 0.5
-    uploads: int = 16
-    explanations: int = 16
+    uploads: int = 8
+    explanations: int = 8
     copies: int = 128
     batch: int = 16
     sessions: int = 10_000

@@ -52,8 +52,8 @@ class State:
 
     @property
     def gallery(self) -> Gallery:
-        """The gallery as it is now. Whoever needs it twice for one answer asks once."""
-        return self.follower.gallery()
+        """The gallery as it was read last. Whoever needs it twice for one answer asks once."""
+        return self.follower.newest
 
     def start(self) -> None:
         """Start what works."""

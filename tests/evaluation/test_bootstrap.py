@@ -13,9 +13,8 @@ from xretrieve.evaluation.bootstrap import (
     intervals,
     recall_curve,
     resampled,
-    resampled_columns,
 )
-from xretrieve.evaluation.metrics import Column, compute, compute_folds, mean, mean_of_parts
+from xretrieve.evaluation.metrics import Column, Fold, compute, fold_values, mean, mean_of_parts, pair_folds
 
 
 def draw(seed=0, n=60, low=1, high=6):
@@ -27,7 +26,7 @@ def draw(seed=0, n=60, low=1, high=6):
 
 def test_every_metric_equals_a_resample_made_by_hand():
     i2t, t2i, owner = draw()
-    samples = resampled(i2t, t2i, owner, resamples=25, seed=7)
+    samples = resampled(pair_folds(i2t, t2i, owner), resamples=25, seed=7)
     ((_, weights),) = _weights(60, 25, [7, 0])
     assert (weights.sum(1) == 60).all()
     for r in range(25):
@@ -40,7 +39,7 @@ def test_every_metric_equals_a_resample_made_by_hand():
 def test_median_is_exact_when_images_differ_wildly():
     owner = np.repeat(np.arange(9), [200, 1, 1, 1, 1, 1, 1, 1, 1])  # the median jumps across the whole list
     t2i = np.concatenate([np.zeros(200), np.arange(1000.0, 1008.0)])
-    samples = resampled(np.arange(9.0), t2i, owner, resamples=200)
+    samples = resampled(pair_folds(np.arange(9.0), t2i, owner), resamples=200)
     ((_, weights),) = _weights(9, 200, [0, 0])
     expected = [np.floor(np.median(np.repeat(t2i, w[owner].astype(int)))) + 1 for w in weights]
     np.testing.assert_array_equal(samples["t2i_medr"], expected)
@@ -48,8 +47,8 @@ def test_median_is_exact_when_images_differ_wildly():
 
 def test_folds_average_their_own_resamples():
     i2t, t2i, owner = draw(n=60)
-    whole = compute_folds(i2t, t2i, owner, 5)[0]
-    for name, (low, high) in intervals(resampled(i2t, t2i, owner, folds=5, resamples=400)).items():
+    whole = fold_values(pair_folds(i2t, t2i, owner, 5))[0]
+    for name, (low, high) in intervals(resampled(pair_folds(i2t, t2i, owner, folds=5), resamples=400)).items():
         assert low <= whole[name] <= high, name
 
 
@@ -58,7 +57,7 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     hits = 0
     for trial in range(200):
         ranks = (rng.random(200) > 0.4).astype(float) * 20  # true R@1 is 40 %
-        low, high = intervals(resampled(ranks, ranks, np.arange(200), resamples=200, seed=trial))["i2t_r1"]
+        low, high = intervals(resampled(pair_folds(ranks, ranks, np.arange(200)), resamples=200, seed=trial))["i2t_r1"]
         hits += low <= 40 <= high
     assert 180 <= hits <= 199
 
@@ -67,7 +66,7 @@ def test_captions_of_one_image_move_together():
     i2t, owner = np.arange(100.0) % 20, np.repeat(np.arange(100), 5)
     together, apart = i2t[owner], np.random.default_rng(0).permutation(i2t[owner])
     width = {
-        name: np.ptp(intervals(resampled(i2t, t, owner))["t2i_r10"])
+        name: np.ptp(intervals(resampled(pair_folds(i2t, t, owner)))["t2i_r10"])
         for name, t in (("together", together), ("apart", apart))
     }
     assert width["together"] > 1.7 * width["apart"]  # theory: sqrt(5); ignoring the grouping would make both equal
@@ -75,12 +74,12 @@ def test_captions_of_one_image_move_together():
 
 def test_same_seed_same_interval_and_another_seed_another():
     i2t, t2i, owner = draw()
-    first, again, other = (intervals(resampled(i2t, t2i, owner, resamples=50, seed=s)) for s in (1, 1, 2))
+    first, again, other = (intervals(resampled(pair_folds(i2t, t2i, owner), resamples=50, seed=s)) for s in (1, 1, 2))
     assert first == again != other
 
 
 def paired(a: tuple, b: tuple, owner: np.ndarray) -> dict[str, Difference]:
-    return differences(*(resampled(*ranks, owner) for ranks in (a, b)), compute(*a), compute(*b))
+    return differences(*(resampled(pair_folds(*ranks, owner)) for ranks in (a, b)), compute(*a), compute(*b))
 
 
 def test_a_model_against_itself_differs_by_nothing():
@@ -94,7 +93,7 @@ def test_pairing_finds_a_small_gain_that_two_intervals_would_hide():
     better = np.maximum(t2i - 1, 0)
     d = paired((i2t, t2i), (i2t, better), owner)["t2i_r5"]
     assert d.value > 0 and d.low > 0 and d.p < 0.05
-    a, b = (intervals(resampled(i2t, t, owner))["t2i_r5"] for t in (t2i, better))
+    a, b = (intervals(resampled(pair_folds(i2t, t, owner)))["t2i_r5"] for t in (t2i, better))
     assert d.high - d.low < (a[1] - a[0] + b[1] - b[0]) / 2
     back = paired((i2t, better), (i2t, t2i), owner)["t2i_r5"]
     assert (back.value, back.low, back.high) == pytest.approx((-d.value, -d.high, -d.low))
@@ -102,7 +101,7 @@ def test_pairing_finds_a_small_gain_that_two_intervals_would_hide():
 
 def test_no_resample_is_an_error():
     with pytest.raises(XRetrieveError, match="ask for at least 1"):
-        resampled(np.zeros(2), np.zeros(2), np.arange(2), resamples=0)
+        resampled(pair_folds(np.zeros(2), np.zeros(2), np.arange(2)), resamples=0)
 
 
 def test_strata_are_drawn_apart_and_lost_queries_never():
@@ -113,7 +112,7 @@ def test_strata_are_drawn_apart_and_lost_queries_never():
     columns = [Column("all", "percent", "higher", mean, values),
                Column("b", "percent", "higher", mean, values, strata == "b"),
                Column("both", "percent", "higher", mean_of_parts, parts=("all", "b"))]  # fmt: skip
-    drawn = resampled_columns(columns, group, strata, resamples=40, seed=3)
+    drawn = resampled([Fold(columns, group, strata)], resamples=40, seed=3)
     draws = [np.random.default_rng([3, n]).integers(0, size, (40, size)) for n, size in enumerate((3, 2))]
     for r in (0, 39):
         chosen = [*np.array([1, 2, 9])[draws[0][r]], *np.array([4, 7])[draws[1][r]]]  # of b, whose group comes first

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.metrics import compute, compute_folds
+from xretrieve.evaluation.metrics import compute, fold_values, pair_folds
 from xretrieve.evaluation.ranks import image_to_text_ranks, rank_counts, text_to_image_ranks, top_k
 
 RULES = ("expected", "optimistic", "pessimistic")
@@ -68,7 +68,7 @@ def test_golden_five_folds_keep_their_labels(golden):
     sims, folds = arrays["in/sims"], int(arrays["opt/folds"])
     owner = np.arange(sims.shape[1]) // int(arrays["opt/captions_per_image"])
     counts = rank_counts(sims, owner, folds)
-    mean, per_fold = compute_folds(counts.i2t(), counts.t2i(), owner, folds)
+    mean, per_fold = fold_values(pair_folds(counts.i2t(), counts.t2i(), owner, folds))
     names = [f"{d}_{m}" for d in ("i2t", "t2i") for m in ("r1", "r5", "r10", "medr", "meanr")]
     np.testing.assert_allclose([[m[k] for k in names] for m in per_fold], arrays["fold5/out/per_fold"], atol=1e-9)
     np.testing.assert_allclose([mean[k] for k in names], arrays["fold5/out/mean"], atol=1e-9)

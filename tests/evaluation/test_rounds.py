@@ -192,12 +192,13 @@ def test_trec_files_hold_every_round(tmp_path: Path) -> None:
 
 
 def test_the_bootstrap_draws_images_and_keeps_the_sets_of_one_together() -> None:
-    from xretrieve.evaluation.bootstrap import resampled_columns
+    from xretrieve.evaluation.bootstrap import resampled
+    from xretrieve.evaluation.metrics import Fold
 
     rng = np.random.default_rng(0)
     owner = np.array([0, 0, 3, 3, 3, 9])
     ranks = rng.integers(0, 8, (2, 6)).astype(float)
-    drawn = resampled_columns(round_columns(ranks), owner, resamples=400, seed=7)
+    drawn = resampled([Fold(round_columns(ranks), owner)], resamples=400, seed=7)
     draws = np.random.default_rng([7, 0]).integers(0, 3, (400, 3))
     groups = [np.flatnonzero(owner == image) for image in (0, 3, 9)]
     for r in (0, 57, 399):

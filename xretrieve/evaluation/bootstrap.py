@@ -14,13 +14,10 @@ import numpy as np
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.metrics import (
-    KS,
-    Column,
-    fold_members,
+    Fold,
     mean,
     mean_rank,
     median_rank,
-    pair_columns,
     share,
     with_parts,
 )
@@ -28,26 +25,23 @@ from xretrieve.evaluation.metrics import (
 _CHUNK = 8_000_000  # weights held at once: 64 MB of float64
 
 
-def resampled_columns(
-    columns: Sequence[Column],
-    group: np.ndarray,
-    strata: np.ndarray | None = None,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    stream: int = 0,
-) -> dict[str, np.ndarray]:
-    """Every column on every resample.
+def resampled(folds: Sequence[Fold], *, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
+    """Every metric on every resample, averaged over the folds; groups are drawn inside each.
 
-    Args:
-        columns: over Q queries.
-        group: (Q,) int, what a query is drawn with: its image, or its triplet; below 0 for queries that are not here.
-        strata: (Q,) labels; groups are drawn within each (means only); None: among all.
-        stream: which of the independent draws of a seed this is; each further stratum takes the next.
     Returns:
         metric name -> (resamples,) float64, NaN where a resample has no query of a metric. The same seed and groups
         draw the same: that pairs two calls.
     """
+    total = {column.name: np.zeros(max(resamples, 0)) for column in folds[0].columns}
+    for stream, fold in enumerate(folds):
+        for name, values in _resampled(fold, resamples, seed, stream).items():
+            total[name] += values / len(folds)
+    return with_parts(folds[0].columns, total)  # what is made of others, from their averages
+
+
+def _resampled(fold: Fold, resamples: int, seed: int, stream: int) -> dict[str, np.ndarray]:
+    """One fold; ``stream`` is which of the independent draws of the seed its first stratum takes."""
+    columns, group, strata = fold.columns, fold.group, fold.strata
     if resamples < 1:
         raise XRetrieveError(f"bootstrap: {resamples} resamples; ask for at least 1")
     here = group >= 0
@@ -94,37 +88,6 @@ def _members(units: int, unit: np.ndarray, strata: np.ndarray | None) -> list[np
     label = np.empty(units, dtype=strata.dtype)
     label[unit] = strata
     return [np.flatnonzero(label == one) for one in dict.fromkeys(label.tolist())]
-
-
-def resampled(
-    i2t: np.ndarray,
-    t2i: np.ndarray,
-    owner: np.ndarray,
-    *,
-    ks: Sequence[int] = KS,
-    folds: int = 1,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, np.ndarray]:
-    """Every metric of both directions on every resample of the images.
-
-    Args:
-        i2t: (N,) 0-based ranks, images as queries.
-        t2i: (C,) 0-based ranks, captions as queries.
-        owner: (C,) the image row of each caption.
-        folds: images are drawn inside each fold and the metrics averaged over the folds.
-    Returns:
-        as :func:`resampled_columns`.
-    """
-    i2t, t2i, owner = np.asarray(i2t, float), np.asarray(t2i, float), np.asarray(owner)
-    columns = pair_columns(i2t, t2i, ks)
-    total = {column.name: np.zeros(max(resamples, 0)) for column in columns}
-    for fold, (rows, captions) in enumerate(fold_members(owner, len(i2t), folds)):
-        group = np.concatenate([np.arange(rows.start, rows.stop), owner[captions]])
-        own = pair_columns(i2t[rows], t2i[captions], ks)
-        for name, values in resampled_columns(own, group, resamples=resamples, seed=seed, stream=fold).items():
-            total[name] += values / folds
-    return with_parts(columns, total)  # rsum from the averaged recalls
 
 
 def intervals(samples: dict[str, np.ndarray], level: float = 0.95) -> dict[str, tuple[float, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from xretrieve.data.base import RetrievalDataset
 from xretrieve.data.modifications import query_texts
 from xretrieve.data.triplets import ComposedDataset, composed
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.bootstrap import intervals, resampled_columns
 from xretrieve.evaluation.candidates import (
     CandidateCounts,
     average_precision,
@@ -25,14 +25,14 @@ from xretrieve.evaluation.composed_metrics import (
     MAP_K,
     ComposedCounts,
     ComposedSetting,
-    composed_columns,
 )
 from xretrieve.evaluation.composed_protocols import USUAL, ComposedProtocol, find, usual
 from xretrieve.evaluation.composed_report import ComposedReport
 from xretrieve.evaluation.composed_samples import choose_composed_samples, composed_pictures
 from xretrieve.evaluation.composed_vectors import Asked, Vectors, asked
 from xretrieve.evaluation.data_digests import data_digests
-from xretrieve.evaluation.metrics import Metrics, values_of
+from xretrieve.evaluation.measure import measure
+from xretrieve.evaluation.metrics import values_of
 from xretrieve.evaluation.provenance import identity, row_name, scored_in, stamp, versions
 from xretrieve.evaluation.samples import thumbnail
 
@@ -187,15 +187,6 @@ def _report(
     score: Score, queries: Asked, data: ComposedDataset, protocol: ComposedProtocol, bootstrap: int, seed: int
 ) -> ComposedReport:
     counts = count(score, queries, data, protocol)
-    rules = dict.fromkeys((protocol.ties, "pessimistic", "optimistic"))
-    columns = {ties: composed_columns(counts, protocol, ties) for ties in rules}
-    by_rule = {ties: values_of(own, counts.here) for ties, own in columns.items()}
-    values = by_rule[protocol.ties]
-    spans = {}
-    if bootstrap:
-        drawn = resampled_columns(columns[protocol.ties], counts.group, counts.category, resamples=bootstrap, seed=seed)
-        spans = {n: span for n, span in intervals(drawn).items() if np.isfinite(span).all()}
-    bounds = {name: (by_rule["pessimistic"][name], by_rule["optimistic"][name]) for name in values}
     galleries = {category: data.gallery(protocol.rule, category) for category in data.categories}
     here = counts.here
     setting = ComposedSetting(
@@ -209,9 +200,10 @@ def _report(
     if setting.coverage < 1:
         share = f"{100 * setting.coverage:.4g} %"
         warnings.append(f"only {share} of the gallery's photos are here; a smaller gallery makes recalls higher")
+    metrics = measure(setting, partial(ComposedReport.folds, counts, protocol))
     return ComposedReport(
         name="",
-        metrics=Metrics(setting, columns[protocol.ties], values, spans, bounds),
+        metrics=metrics,
         protocol=protocol,
         counts=counts,
         image_ids=list(data.image_ids),
@@ -223,7 +215,7 @@ def _report(
         warnings=warnings,
         created=stamp(),
         about={"data": "; ".join(data.notes)} if data.notes else {},
-        with_lost=values_of(columns[protocol.ties]) if setting.lost else {},
+        with_lost=values_of(metrics.columns) if setting.lost else {},
     )  # fmt: skip
 
 

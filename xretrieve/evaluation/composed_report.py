@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.bootstrap import resampled_columns
 from xretrieve.evaluation.composed_metrics import ComposedCounts, ComposedSetting, composed_columns
 from xretrieve.evaluation.composed_samples import ComposedSample
-from xretrieve.evaluation.metrics import Column, Metric
+from xretrieve.evaluation.metrics import Fold, Metric
 from xretrieve.evaluation.report import Report
 
 
@@ -55,11 +54,6 @@ class ComposedReport(Report):
 
         return render_composed(self, **options)
 
-    def draws(self, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
-        """As :meth:`Report.draws`, over the pairs that are here."""
-        columns, counts = self.metrics.columns, self.counts
-        return resampled_columns(columns, counts.group, counts.category, resamples=resamples, seed=seed)
-
     def check_pairs(self, other: Report) -> None:
         """As :meth:`Report.check_pairs`."""
         if not np.array_equal(self.counts.pair, other.counts.pair):
@@ -84,8 +78,9 @@ class ComposedReport(Report):
         return ComposedCounts.from_arrays(arrays)
 
     @classmethod
-    def _columns(cls, counts: Any, protocol: Any) -> list[Column]:
-        return composed_columns(counts, protocol)
+    def folds(cls, counts: Any, protocol: Any, ties: str) -> list[Fold]:
+        """As :meth:`Report.folds`: one gallery."""
+        return [Fold(composed_columns(counts, protocol, ties), counts.group, counts.category)]
 
     @classmethod
     def _values(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.bootstrap import intervals, resampled
 from xretrieve.evaluation.composed_protocols import ComposedProtocol
 from xretrieve.evaluation.data_digests import data_digests
 from xretrieve.evaluation.heat import sample_heats
-from xretrieve.evaluation.metrics import Metrics, Setting, compute_folds, fold_members, pair_columns
+from xretrieve.evaluation.measure import measure
+from xretrieve.evaluation.metrics import Setting, fold_members
 from xretrieve.evaluation.protocol import Protocol
 from xretrieve.evaluation.protocols import RoundsProtocol, get_protocol
 from xretrieve.evaluation.provenance import identity, row_name, scored_in, stamp, versions
@@ -226,20 +227,9 @@ def evaluate_scores(
         caption_ids, captions = [caption_ids[c] for c in columns], [captions[c] for c in columns]
 
     counts = rank_counts(scores, owner, protocol.folds, image_ids, caption_ids)
-    by_rule = {
-        ties: compute_folds(counts.i2t(ties), counts.t2i(ties), owner, protocol.folds, protocol.ks)
-        for ties in dict.fromkeys((protocol.ties, "pessimistic", "optimistic"))
-    }
-    values, per_fold = by_rule[protocol.ties]
     setting = Setting(
         protocol.name, dataset, split, len(scores), len(owner), expected, protocol.ties, protocol.folds, bootstrap, seed
     )
-    ranks, spans = (counts.i2t(protocol.ties), counts.t2i(protocol.ties)), {}
-    if bootstrap:
-        spans = intervals(
-            resampled(*ranks, owner, ks=protocol.ks, folds=protocol.folds, resamples=bootstrap, seed=seed)
-        )
-    bounds = {key: (by_rule["pessimistic"][0][key], by_rule["optimistic"][0][key]) for key in values}
     samples = choose_samples(scores, counts, image_ids, caption_ids, captions, ties=protocol.ties, seed=seed)
     if trec is not None:
         from xretrieve.evaluation.trec import write_both
@@ -249,14 +239,7 @@ def evaluate_scores(
     thumbnails = {image: thumbnail(images[row[image]]) for image in pictures_of(samples)} if images is not None else {}
     return Report(
         name=name,
-        metrics=Metrics(
-            setting,
-            pair_columns(*ranks, protocol.ks),
-            values,
-            spans,
-            bounds,
-            per_fold if protocol.folds > 1 else [],
-        ),
+        metrics=measure(setting, partial(Report.folds, counts, protocol)),
         protocol=protocol,
         counts=counts,
         image_ids=image_ids,

@@ -142,13 +142,38 @@ def compute(i2t: np.ndarray, t2i: np.ndarray, ks: Sequence[int] = KS) -> dict[st
     return values_of(pair_columns(i2t, t2i, ks))
 
 
-def compute_folds(
-    i2t: np.ndarray, t2i: np.ndarray, owner: np.ndarray, folds: int, ks: Sequence[int] = KS
-) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """Each metric averaged over the folds, and the folds themselves; rsum comes from the averaged recalls."""
-    per_fold = [compute(i2t[rows], t2i[columns], ks) for rows, columns in fold_members(owner, len(i2t), folds)]
-    mean = {name: float(np.mean([m[name] for m in per_fold])) for name in per_fold[0]}
-    return with_parts(pair_columns(i2t, t2i, ks), mean), per_fold
+@dataclass(frozen=True)
+class Fold:
+    """Queries that are ranked in one gallery.
+
+    Args:
+        columns: what is measured of them.
+        group: (Q,) int, what the bootstrap draws a query with: its image, or its triplet; below 0 for a query that
+            cannot be asked.
+        strata: (Q,) labels; groups are drawn within each; None: among all.
+    """
+
+    columns: list[Column]
+    group: np.ndarray
+    strata: np.ndarray | None = None
+
+
+def pair_folds(
+    i2t: np.ndarray, t2i: np.ndarray, owner: np.ndarray, folds: int = 1, ks: Sequence[int] = KS
+) -> list[Fold]:
+    """Both directions of each of ``folds`` galleries of consecutive images. i2t (N,), t2i (C,), owner (C,)."""
+    return [
+        Fold(pair_columns(i2t[rows], t2i[captions], ks),
+             np.concatenate([np.arange(rows.start, rows.stop), owner[captions]]))
+        for rows, captions in fold_members(owner, len(i2t), folds)
+    ]  # fmt: skip
+
+
+def fold_values(folds: Sequence[Fold]) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Each metric averaged over the folds, and the folds themselves; what is made of others, of their averages."""
+    per_fold = [values_of(fold.columns, fold.group >= 0) for fold in folds]
+    mean = {name: float(np.mean([values[name] for values in per_fold])) for name in per_fold[0]}
+    return with_parts(folds[0].columns, mean), per_fold
 
 
 @dataclass(frozen=True)

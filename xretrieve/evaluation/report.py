@@ -14,7 +14,7 @@ import numpy as np
 
 from xretrieve.errors import XRetrieveError, first_line
 from xretrieve.evaluation.bootstrap import Difference, differences, resampled
-from xretrieve.evaluation.metrics import DIRECTIONS, Column, Metric, Metrics, Setting, pair_columns
+from xretrieve.evaluation.metrics import DIRECTIONS, Fold, Metric, Metrics, Setting, pair_folds
 from xretrieve.evaluation.protocols import Protocol, protocol_from_dict
 from xretrieve.evaluation.ranks import RankCounts
 from xretrieve.evaluation.rows import MemberRow, PublishedRow
@@ -160,8 +160,8 @@ class Report:
 
     def draws(self, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
         """Metric name -> (resamples,) float64; reports on the same data draw the same queries, which pairs them."""
-        options = {"ks": self.protocol.ks, "folds": self.protocol.folds, "resamples": resamples, "seed": seed}
-        return resampled(self.i2t_ranks, self.t2i_ranks, self.counts.owner, **options)  # type: ignore[arg-type]
+        folds = self.folds(self.counts, self.protocol, self.protocol.ties)
+        return resampled(folds, resamples=resamples, seed=seed)
 
     def differences(self, other: Report, resamples: int, seed: int) -> dict[str, Difference]:
         """Metric by metric, ``other`` minus this one, on the same resamples; a number of the data alone has none."""
@@ -189,9 +189,9 @@ class Report:
         return RankCounts(*(arrays[name] for name in names), int(arrays["folds"]))
 
     @classmethod
-    def _columns(cls, counts: Any, protocol: Any) -> list[Column]:
-        """What the metrics are."""
-        return pair_columns(counts.i2t(protocol.ties), counts.t2i(protocol.ties), protocol.ks)
+    def folds(cls, counts: Any, protocol: Any, ties: str) -> list[Fold]:
+        """What is measured of the counts, under a tie rule, in each gallery."""
+        return pair_folds(counts.i2t(ties), counts.t2i(ties), counts.owner, protocol.folds, protocol.ks)
 
     @classmethod
     def _values(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -244,7 +244,7 @@ class Report:
             compare(folder / "ranks.npz", values["files"]["ranks.npz"])
         ids = {"image_ids": image_ids, "caption_ids": caption_ids}
         protocol = protocol_from_dict(values["protocol"])
-        metrics = Metrics.from_dict(values, cls._columns(counts, protocol), cls.setting_class)
+        metrics = Metrics.from_dict(values, cls.folds(counts, protocol, protocol.ties)[0].columns, cls.setting_class)
         return cls(metrics=metrics, protocol=protocol, counts=counts, **pictures, **ids, **cls._values(values))
 
     def __str__(self) -> str:

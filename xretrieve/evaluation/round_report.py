@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.bootstrap import resampled_columns
-from xretrieve.evaluation.metrics import Column, Metric
+from xretrieve.evaluation.metrics import Fold, Metric
 from xretrieve.evaluation.report import Report
 from xretrieve.evaluation.round_metrics import RoundCounts, RoundsSetting, round_columns
 from xretrieve.evaluation.round_samples import RoundSample
@@ -67,10 +66,6 @@ class RoundsReport(Report):
 
         return render_rounds(self, **options)
 
-    def draws(self, resamples: int = 1000, seed: int = 0) -> dict[str, np.ndarray]:
-        """As :meth:`Report.draws`, over the images that have query sets."""
-        return resampled_columns(self.metrics.columns, self.counts.owner, resamples=resamples, seed=seed)
-
     def check_pairs(self, other: Report) -> None:
         """As :meth:`Report.check_pairs`."""
         if not np.array_equal(self.counts.sizes, other.counts.sizes):
@@ -90,8 +85,9 @@ class RoundsReport(Report):
         return RoundCounts(*(arrays[f.name] for f in dataclasses.fields(RoundCounts)))
 
     @classmethod
-    def _columns(cls, counts: Any, protocol: Any) -> list[Column]:
-        return round_columns(counts.ranks(protocol.ties), protocol.ks)
+    def folds(cls, counts: Any, protocol: Any, ties: str) -> list[Fold]:
+        """As :meth:`Report.folds`: one gallery."""
+        return [Fold(round_columns(counts.ranks(ties), protocol.ks), counts.owner)]
 
     @classmethod
     def _values(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,11 @@ import numpy as np
 
 from xretrieve.data.turns import QuerySets, query_sets
 from xretrieve.errors import XRetrieveError
-from xretrieve.evaluation.bootstrap import intervals, resampled_columns
-from xretrieve.evaluation.metrics import Metrics, values_of
+from xretrieve.evaluation.measure import measure
 from xretrieve.evaluation.protocols import RoundsProtocol
 from xretrieve.evaluation.provenance import identity, row_name, scored_in, stamp, versions
 from xretrieve.evaluation.ranks import column_counts, top_k
-from xretrieve.evaluation.round_metrics import RoundCounts, RoundsSetting, round_columns
+from xretrieve.evaluation.round_metrics import RoundCounts, RoundsSetting
 from xretrieve.evaluation.round_report import RoundsReport
 from xretrieve.evaluation.round_samples import choose_round_samples, round_pictures
 from xretrieve.evaluation.round_scores import RoundScorer
@@ -165,10 +165,6 @@ def report_of(
     seed: int,
 ) -> RoundsReport:
     """Metrics, intervals and what must be printed beside them."""
-    rules = dict.fromkeys((protocol.ties, "pessimistic", "optimistic"))
-    columns = {ties: round_columns(counts.ranks(ties), protocol.ks) for ties in rules}
-    by_rule = {ties: values_of(own) for ties, own in columns.items()}
-    values = by_rule[protocol.ties]
     setting = RoundsSetting(
         protocol.name,
         dataset.name,
@@ -183,13 +179,9 @@ def report_of(
         len(sets),
         sets.longest,
     )
-    spans = {}
-    if bootstrap:
-        spans = intervals(resampled_columns(columns[protocol.ties], counts.owner, resamples=bootstrap, seed=seed))
-    bounds = {key: (by_rule["pessimistic"][key], by_rule["optimistic"][key]) for key in values}
     return RoundsReport(
         name="",
-        metrics=Metrics(setting, columns[protocol.ties], values, spans, bounds),
+        metrics=measure(setting, partial(RoundsReport.folds, counts, protocol)),
         protocol=protocol,
         counts=counts,
         image_ids=list(dataset.image_ids),

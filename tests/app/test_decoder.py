@@ -75,17 +75,34 @@ def test_a_decoder_that_dies_takes_nothing_with_it(monkeypatch):
     assert play(work) == (400, (30, 20))
 
 
-def test_a_process_ends_when_it_has_nothing_to_do(monkeypatch, tmp_path):
-    ended = threading.Event()
-    monkeypatch.setattr(decoder, "IDLE", 0.05)
-    monkeypatch.setattr(decoder.os, "_exit", lambda status: ended.set())
-    monkeypatch.setattr(decoder, "_lower_priority", lambda: None)
-    picture, _ = decoder.query_picture(png(3000, 20), 10**6, tmp_path)
-    assert picture.size == (1600, 11) and ended.wait(5)
+def idle(*_):
+    decoder.IDLE = 0.05
+    return os.getpid()
+
+
+def test_a_process_ends_when_it_has_nothing_to_do_and_the_next_picture_gets_another_one(monkeypatch):
+    async def work(decoders):
+        monkeypatch.setattr(pictures, "query_picture", idle)
+        pid = await decoders.query(b"")
+        until = time.monotonic() + 10
+        while alive(pid) and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        assert not alive(pid)
+        monkeypatch.undo()
+        return (await decoders.query(png(30, 20)))[0].size
+
+    assert play(work) == (30, 20)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_large_pictures_take_turns(monkeypatch, tmp_path):
-    monkeypatch.setattr(decoder, "_lower_priority", lambda: None)
     monkeypatch.setattr(decoder, "HEAVY", 1000)
     inside, most, lock = [0], [0], threading.Lock()
     read = decoder.read_picture

@@ -11,8 +11,9 @@ import contextlib
 import io
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xretrieve.data.pictures import decoding_memory, read_picture
 from xretrieve.errors import XRetrieveError
@@ -23,6 +24,7 @@ from xretrieve.utils.locks import locked
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+T = TypeVar("T")
 SIDE = 1600  # pixels: pictures of queries are shrunk to it at once, for models read less and many may wait
 JPEG_QUALITY = 85
 IDLE = 60.0  # seconds without work, after which the process ends
@@ -54,19 +56,13 @@ def jpeg_copy(path: Path, side: int, turns: Path) -> bytes:
 
 
 def _small(source: bytes | Path, max_pixels: int | None, side: int, turns: Path) -> Image:
-    _lower_priority()
-    while _ending:
-        _ending.pop().cancel()
-    try:
-        heavy = decoding_memory(source, side) > HEAVY
-        with locked(turns) if heavy else contextlib.nullcontext():
-            picture = read_picture(source, max_pixels, side)
-            picture.thumbnail((side, side))
-            if heavy:
-                give_back_memory()
-        return picture
-    finally:
-        _end_when_idle()
+    heavy = decoding_memory(source, side) > HEAVY
+    with locked(turns) if heavy else contextlib.nullcontext():
+        picture = read_picture(source, max_pixels, side)
+        picture.thumbnail((side, side))
+        if heavy:
+            give_back_memory()
+    return picture
 
 
 def _from_base64(text: str) -> bytes:
@@ -82,16 +78,18 @@ def _from_base64(text: str) -> bytes:
 _ending: list[threading.Timer] = []
 
 
-def _lower_priority() -> None:
-    """Searches come first where processors are few."""
+def in_own_process(function: Callable[..., T], *arguments: Any) -> T:
+    """What ``function`` returns. Only for a process that does nothing else: it gets a low priority, for searches come
+    first where processors are few, and it ends when it is not needed for a minute."""
     if hasattr(os, "nice") and os.nice(0) < 5:
         with contextlib.suppress(OSError):
             os.nice(5)
-
-
-def _end_when_idle() -> None:
-    """A process that is not needed takes no memory."""
-    timer = threading.Timer(IDLE, os._exit, (0,))
-    timer.daemon = True
-    timer.start()
-    _ending.append(timer)
+    while _ending:
+        _ending.pop().cancel()
+    try:
+        return function(*arguments)
+    finally:
+        timer = threading.Timer(IDLE, os._exit, (0,))
+        timer.daemon = True
+        timer.start()
+        _ending.append(timer)

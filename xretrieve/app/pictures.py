@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import BrokenWorkerProcess, CapacityLimiter, fail_after, to_process
 
-from xretrieve.app.decoder import Base64Error, jpeg_copy, query_picture
+from xretrieve.app.decoder import Base64Error, in_own_process, jpeg_copy, query_picture
 from xretrieve.app.errors import ApiError
 from xretrieve.errors import XRetrieveError
 
@@ -57,7 +57,7 @@ class Decoders:
             raise _shown(error, path, 404) from error
 
     async def _run(self, limiter: CapacityLimiter, function: Callable[..., Any], *arguments: Any) -> Any:
-        work = partial(function, *arguments, Path(self._turns.name))
+        work = partial(in_own_process, function, *arguments, Path(self._turns.name))
         async with limiter:  # the time of waiting does not count
             for left in (1, 0):
                 try:

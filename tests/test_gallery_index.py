@@ -89,6 +89,21 @@ def test_galleries_of_before_stay_as_they_are(tmp_path):
     assert again.info["index"] == {"name": "flat", "options": {}} and same_as_flat(again)
 
 
+def test_codes_begin_earlier_than_when_a_gallery_was_built_and_a_search_makes_none(tmp_path, monkeypatch):
+    gallery = Gallery.build(FakeMatcher(), colours(tmp_path / "p", 100, 0), tmp_path / "g.xr", codes="binary")
+    assert "codes" not in gallery.info["index"]
+    monkeypatch.setattr("xretrieve.index.auto.THRESHOLDS", {"pq4": 60, "binary": 60})
+    again = Gallery.open(gallery.path, FakeMatcher())
+    with monkeypatch.context() as context:
+        context.setattr("xretrieve.index.auto.make_codes", None)  # seconds for each process that searches
+        assert same_as_flat(again) and same_as_flat(gallery)
+    again.add(colours(tmp_path / "q", 1, 1))
+    about = again.info["index"]
+    assert about["codes"] == "binary" and (again.path / about["folder"]).is_dir()
+    for one in (again, Gallery.open(gallery.path, FakeMatcher())):
+        assert same_as_flat(one) and one._index._ready().codes == "binary"
+
+
 def test_a_recall_that_is_asked_for_is_measured_and_kept(tmp_path):
     pytest.importorskip("faiss")
     photos = colours(tmp_path / "p", 120, 0)

@@ -63,7 +63,7 @@ class Gallery(Contents):
             out: the gallery's folder, usually ``something.xr``. It appears when all is done, or not at all.
             index: a name of :func:`xretrieve.index.list_indexes`; ``index_options`` go to it. For an approximate index
                 the recall against exact search is measured and kept in ``gallery.json``. The default is flat up to
-                20,000 pictures, and nearly so beyond (docs/search.md).
+                10,000 pictures, and nearly so beyond (docs/search.md).
             cache: keeps what the backbone computed, so that a build that was stopped goes on where it was.
             overwrite: replace a gallery that is there.
             coarse: for a matcher whose head scores token by token and has no trained coarse space of its own: a dual

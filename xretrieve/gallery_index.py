@@ -104,7 +104,7 @@ class GalleryIndex:
         before = self._store.info["index"]
         if self._index is not None and self._index.name != self.name and len(self._store) >= MIN_TRAIN:
             self._forget()
-        index, info = self._ready(), self.described()
+        index, info = self._ready(make=True), self.described()
         if index.name != self.name:
             return []
         made = queries() if callable(queries) else queries
@@ -114,7 +114,7 @@ class GalleryIndex:
         fitted = fit_recall(index, truth, vectors, target, RECALL_K)
         if not fitted.met and before.get("folder"):  # it may know too little of what was added since
             self._forget()
-            index = self._ready(anew=True)
+            index = self._ready(anew=True, make=True)
             fitted = fit_recall(index, truth, vectors, target, RECALL_K)
         if not fitted.met:
             return self._fall_back(fitted, target or 1.0)
@@ -183,12 +183,17 @@ class GalleryIndex:
         flat.remove(np.array(self._store.info["removed"], np.int64))
         return flat
 
-    def _ready(self, anew: bool = False) -> Index:
+    def _ready(self, anew: bool = False, make: bool = False) -> Index:
         """The index with every row of the store in it and every removed row out of it; ``anew``: not the one on
-        disk."""
+        disk. Who writes it has codes of `auto` made, which takes seconds (``make``); until then one that has none on
+        disk is flat: of a gallery that was built when they began later, or without FAISS."""
         store, info = self._store, self._store.info["index"]
-        if self._index is None:
-            self._index = self._read() if info.get("folder") and not anew else self._new()
+        if make and self.name == "auto" and self._index is not None and self._index.name == "flat":
+            self._forget()
+        if self._index is None and info.get("folder") and not anew:
+            self._index = self._read()
+        elif self._index is None:
+            self._index = self._new() if make or self.name != "auto" else FlatIndex(store.info["dim"])
         if self._rows == 0 and self._index.name not in ("flat", "auto"):  # in one go: the first vectors also train it
             self._index.add(np.arange(store.total), store.vectors(np.arange(store.total)))
             self._rows = store.total

@@ -35,6 +35,7 @@ from xretrieve.backbones import create_backbone
 from xretrieve.bench.tables import machine_line
 from xretrieve.evaluation.provenance import versions
 from xretrieve.gallery import Gallery
+from xretrieve.gallery_index import GalleryIndex
 from xretrieve.gallery_items import Item
 from xretrieve.gallery_matchers import identity
 from xretrieve.gallery_store import Store
@@ -94,10 +95,11 @@ def make_gallery(matcher: Matcher, place: Path, pictures: int) -> Path:
     more: dict[str, Any] = {}
     if spool is not None:
         more = {"coarse": {"by": "head"}, "tokens": {"dim": spool.dim, "dtype": "float16", "pooled": False}}
-    store = Store.create(place, array.shape[1], identity(matcher), {"name": "flat", "options": {}}, **more)
+    store = Store.create(place, array.shape[1], identity(matcher), {"name": "auto", "options": {}}, **more)
     items = [Item(f"photos/{row:06d}.jpg", path=f"/photos/{row:06d}.jpg", hash=f"{row:064d}", size=1, mtime=1,
                   metadata={"folder": "photos"}) for row in range(pictures)]  # fmt: skip
     store.change(items=items, vectors=array, tokens=spool, failed=[])
+    GalleryIndex(store).write()
     return place
 
 

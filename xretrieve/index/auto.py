@@ -16,8 +16,9 @@ from xretrieve.index.codes import SAMPLE, SEED, Codes, check_kind, kind_of, make
 from xretrieve.index.flat import FlatIndex, as_tensor, merge
 from xretrieve.utils.files import atomic_folder, read_json, write_json
 
-THRESHOLDS = {"pq4": 20_000, "binary": 200_000}  # vectors up to which every one is scored (docs/search.md: measured)
-RESCORED = 400  # candidates of a search for 10; more hits take as many more
+THRESHOLDS = {"pq4": 10_000, "binary": 200_000}  # vectors up to which every one is scored (docs/search.md: measured)
+RESCORED = 400  # candidates of a search for 10
+MORE = 20  # candidates of a search for k grow as k + 20: 100 hits take four times as many as 10, not ten times
 TAIL = 8  # when the last eighth of the candidates holds a hit, there may be more behind it
 DENSE = 4  # a search that would score a quarter of the vectors scores them all
 
@@ -37,7 +38,7 @@ class AutoIndex(FlatIndex):
 
     Args:
         dim: width of the vectors.
-        threshold: vectors up to which it is flat; None: as many as this is quicker for, 20,000 with FAISS, else
+        threshold: vectors up to which it is flat; None: as many as this is quicker for, 10,000 with FAISS, else
             200,000.
         rescored: candidates of a search for 10 hits; :func:`xretrieve.index.tuning.fit_recall` chooses it.
         codes: ``pq4`` (FAISS) or ``binary`` (numpy); '' takes the first where FAISS is installed.
@@ -102,7 +103,7 @@ class AutoIndex(FlatIndex):
         else:
             kept = self._kept & np.isin(ids, np.asarray(allowed, np.int64))
             count = int(kept.sum())
-        wanted = max(self.options["rescored"] * -(-k // 10), 2 * k)
+        wanted = max(-(-self.options["rescored"] * (max(k, 10) + MORE) // (10 + MORE)), 2 * k)
         if count <= max(self.threshold, DENSE * wanted):
             return super().search(queries, k, allowed)
         many = self._as_many(wanted, count)
@@ -150,10 +151,13 @@ class AutoIndex(FlatIndex):
 
     def _rows(self, places: np.ndarray) -> torch.Tensor:
         """(N, dim) vectors at some places, in their order; nothing else is read."""
+        if len(self._vectors) == 1:
+            return self._vectors[0].index_select(0, torch.from_numpy(places))
         rows, start = torch.empty(len(places), self.dim), 0
         for block in self._vectors:
             here = np.flatnonzero((places >= start) & (places < start + len(block)))
-            rows[torch.from_numpy(here)] = block[torch.from_numpy(places[here] - start)]
+            some = block.index_select(0, torch.from_numpy(places[here] - start))
+            rows.index_copy_(0, torch.from_numpy(here), some)
             start += len(block)
         return rows
 

@@ -1,5 +1,6 @@
 """Vocabulary and BiGRU words: numbers, padding, order, save and load."""
 
+import copy
 import json
 import re
 
@@ -47,6 +48,32 @@ def test_padding_and_order_change_nothing(words):
         torch.testing.assert_close(together.local[i, :length], alone.local[0])
         torch.testing.assert_close(together.pooled[i], alone.pooled[0])
         assert (together.local[i, length:] == 0).all()
+
+
+@pytest.mark.parametrize("text", ["", "a", "a man and a dog run in the snow"])
+def test_a_single_text_is_what_it_is_among_others_and_keeps_the_steps_at_its_ends(words, text, monkeypatch):
+    plain = words(words.prepare([text]))  # with gradients: the packed way
+    with torch.inference_mode():
+        first = words(words.prepare(["the snow"]))
+        kept = words._ends
+        monkeypatch.setattr("xretrieve.backbones.words.run_gru", None)
+        monkeypatch.setattr("xretrieve.backbones.words.ends_of", None)
+        alone = words(words.prepare([text]))
+        torch.testing.assert_close(alone.local, plain.local)
+        torch.testing.assert_close(alone.pooled, plain.pooled)
+        assert words._ends is kept and copy.deepcopy(words)._ends is None
+        assert torch.equal(words(words.prepare(["the snow"])).local, first.local)
+
+
+@pytest.mark.parametrize("name", ["embed.weight", "cap_rnn.weight_hh_l0_reverse", "cap_rnn.bias_ih_l0"])
+def test_a_weight_that_is_written_to_is_read_again(words, name):
+    with torch.inference_mode():
+        words(words.prepare(["a dog"]))
+    with torch.no_grad():
+        words.get_parameter(name).add_(0.5)
+        plain = words(words.prepare(["a dog"])).local
+    with torch.inference_mode():
+        torch.testing.assert_close(words(words.prepare(["a dog"])).local, plain)
 
 
 def test_ids_beyond_the_length_are_ignored(words):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.tokens import Tokens
 from xretrieve.utils.dropout import Dropout
 from xretrieve.utils.files import read_json
-from xretrieve.utils.recurrent import run_gru
+from xretrieve.utils.recurrent import Ends, ends_of, run_gru, run_one
+from xretrieve.utils.written import written
 
 
 class Words(Backbone):
@@ -41,6 +43,11 @@ class Words(Backbone):
         nn.init.uniform_(self.embed.weight, -0.1, 0.1)
         self.dropout = Dropout(dropout)
         self.cap_rnn = nn.GRU(word_dim, dim, batch_first=True, bidirectional=True)
+        self._ends: tuple[Any, Ends] | None = None  # what weights and marks were, and what was made of them
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: not what can be made again."""
+        return {**self.__dict__, "_ends": None}
 
     def prepare(self, items: Sequence[str]) -> dict[str, Tensor]:
         """Captions to ``ids (N,W)`` int64, padded with 0, and ``lengths (N,)``, start and end counted."""
@@ -53,13 +60,25 @@ class Words(Backbone):
         """Tokens (N,W,dim); only ``lengths`` says what is real, ids beyond it are ignored."""
         ids, lengths = batch["ids"], batch["lengths"]
         words = self.dropout(self.embed(ids))  # (N,W,word_dim)
-        states = run_gru(self.cap_rnn, words, lengths)  # (N,W,2dim)
+        states = self._states(ids, words, lengths)  # (N,W,2dim)
         local = (states[..., : self.local_dim] + states[..., self.local_dim :]).float() / 2  # (N,W,dim), 0 beyond
         mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None].to(ids.device)
         if self.normalize:
             # A real state is never exactly 0; padded ones get norm 1 before the root, whose gradient at 0 is infinite.
             local = local / (local.square().sum(-1, keepdim=True).masked_fill(~mask[..., None], 1).sqrt() + 1e-8)
         return Tokens.from_local(local, mask)
+
+    def _states(self, ids: Tensor, words: Tensor, lengths: Tensor) -> Tensor:
+        """What :func:`run_gru` gives; a single text in inference mode goes by what is kept of its two ends."""
+        single = len(ids) == 1 and int(lengths) == ids.shape[1] > 1 and ids.device.type == "cpu" and not self.training
+        now = written([*self.embed.parameters(), *self.cap_rnn.parameters()]) if single else None
+        if now is None or now[0] is not None:  # another precision is in force
+            return run_gru(self.cap_rnn, words, lengths)
+        now = now, int(ids[0, 0]), int(ids[0, -1])
+        kept = self._ends  # another thread may put its own there
+        if kept is None or kept[0] != now:
+            self._ends = kept = now, ends_of(self.cap_rnn, words[0, :1], words[0, -1:])
+        return run_one(self.cap_rnn, words[0], kept[1])[None]
 
     def token_texts(self, items: Sequence[str]) -> list[list[str]]:
         """``<start>``, the words as they are read, ``<end>``; ``<zorilla>`` is a word that the vocabulary lacks."""

@@ -185,6 +185,9 @@ class Stages:
     def rescore(self, queries: Prepared, candidates: np.ndarray) -> np.ndarray:
         """Exact scores (Q, K) float32 of each query's own candidates, rows (Q, K); a row that several queries name is
         read once."""
+        if len(candidates) == 1:  # its candidates are all that is read: none of them is copied into a list of its own
+            rows, places = np.unique(candidates[0], return_inverse=True)
+            return self.scan(queries, rows)[:, places]
         head, dtype, parts = self._matchers.main.head, self._matchers.pair_dtype, []
         for columns in self._pieces(np.arange(candidates.shape[1]), len(candidates)):
             rows, places = np.unique(candidates[:, columns], return_inverse=True)

@@ -235,7 +235,7 @@ class HMRN(MultiQueryHead):
     ) -> dict[str, Tensor]:
         """The pair stage, block by block; ``options`` and the result are those of :meth:`block`, as (M,N,...)."""
         self.check_sides(queries, gallery)
-        function = partial(self.block, folded=self.fold() if folded is None else folded, **options)
+        function = partial(self.block, folded=self.folded() if folded is None else folded, **options)
         return score_blocks(function, queries, gallery, self.pair_bytes, self.budget(memory))
 
     def score_rounds(

@@ -101,7 +101,7 @@ class LocalHead(Head):
     ) -> dict[str, Tensor]:
         """The pair stage over everything, block by block: what :meth:`block` returns, as (C,B) tensors."""
         self._check(queries, gallery)
-        function = partial(self.block, folded=self.fold() if folded is None else folded)
+        function = partial(self.block, folded=self.folded() if folded is None else folded)
         memory = memory or self.memory or (TRAINING_MEMORY if torch.is_grad_enabled() else MEMORY)
         whole_rows = self.training and self.whole_rows
         return score_blocks(function, queries, gallery, self.pair_bytes, memory, whole_rows)

@@ -177,7 +177,7 @@ def run_with_moments(
     def measured(outputs: dict[str, Tensor], stream: str) -> Moments:
         return Moments(*(outputs[f"{stream}_{k}"] for k in Moments._fields))
 
-    folded = head.fold()
+    folded = head.folded()
     if head.training and any(f.norm == "batch" for f in filtrations.values()):
         memory = (memory or head.memory or TRAINING_MEMORY) // 2
     outputs = run(queries, gallery, memory, folded)

@@ -49,27 +49,29 @@ def _resampled(fold: Fold, resamples: int, seed: int, stream: int) -> dict[str, 
     means = [column for column in columns if column.reduce in _MEANS]
     medians = [column for column in columns if column.reduce is median_rank]
     assert strata is None or not medians  # the median of several strata is no sum over them
-    every = np.ones(len(group), bool)
-    counted = {c.name: (every if c.rows is None else c.rows)[here] for c in columns if not c.parts}
-    per_unit = np.empty((2, len(asked), len(means)))  # sums of the values, and how many they are
+    masks = {id(column.rows): column.rows for column in columns if not column.parts}  # columns share them
+    counts = np.stack(
+        [np.bincount(unit if rows is None else unit[rows[here]], minlength=len(asked)) for rows in masks.values()], 1
+    ).astype(float)  # (U,K)
+    sums = np.empty((len(asked), len(means)))  # (U,M) of the values
     for i, column in enumerate(means):
         assert column.per_query is not None
-        rows = counted[column.name]
-        for part, weights in enumerate((column.per_query[here] * rows, rows.astype(float))):
-            per_unit[part, :, i] = np.bincount(unit, weights, len(asked))
-    sums = np.zeros((2, len(means), resamples))
+        values = column.per_query if column.rows is None else column.per_query * column.rows
+        sums[:, i] = np.bincount(unit, values[here], len(asked))
+    ranked = [(column.chosen(here), unit if column.rows is None else unit[column.rows[here]]) for column in medians]
+    which = {key: k for k, key in enumerate(masks)}
+    total, number = np.zeros((len(means), resamples)), np.zeros((len(masks), resamples))
     out: dict[str, np.ndarray] = {column.name: np.zeros(resamples) for column in medians}
-    for number, members in enumerate(_members(len(asked), unit, strata[here] if strata is not None else None)):
-        for span, drawn in _weights(len(members), resamples, [seed, stream + number]):
-            sums[:, :, span] += (drawn @ per_unit[:, members]).transpose(0, 2, 1)
-            for column in medians:
-                assert column.per_query is not None
-                rows = counted[column.name]
-                ranks, place = column.per_query[here][rows], unit[rows]
-                total = drawn @ np.bincount(place, minlength=len(asked)).astype(float)
-                out[column.name][span] = np.floor(_medians(drawn, ranks, place, total)) + 1
+    for stratum, members in enumerate(_members(len(asked), unit, strata[here] if strata is not None else None)):
+        for span, drawn in _weights(len(members), resamples, [seed, stream + stratum]):
+            found = drawn @ counts[members]  # (r,K)
+            total[:, span] += (drawn @ sums[members]).T
+            number[:, span] += found.T
+            for column, (ranks, place) in zip(medians, ranked, strict=True):
+                middle = _medians(drawn, ranks, place, found[:, which[id(column.rows)]])
+                out[column.name][span] = np.floor(middle) + 1
     with np.errstate(invalid="ignore", divide="ignore"):
-        out |= {c.name: _MEANS[c.reduce](*sums[:, i]) for i, c in enumerate(means)}
+        out |= {c.name: _MEANS[c.reduce](total[i], number[which[id(c.rows)]]) for i, c in enumerate(means)}
     return with_parts(columns, out)
 
 

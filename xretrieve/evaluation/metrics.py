@@ -42,8 +42,8 @@ class Column:
     def chosen(self, more: np.ndarray | None = None) -> np.ndarray:
         """The values of its queries, of those among ``more`` (Q,) bool where it is given."""
         assert self.per_query is not None
-        kept = [rows for rows in (self.rows, more) if rows is not None]
-        return self.per_query[np.logical_and.reduce(kept)] if kept else self.per_query
+        rows = self.rows if more is None else more if self.rows is None else self.rows & more
+        return self.per_query if rows is None else self.per_query[rows]
 
 
 def values_of(columns: Iterable[Column], rows: np.ndarray | None = None) -> dict[str, float]:
@@ -171,7 +171,7 @@ def pair_folds(
 
 def fold_values(folds: Sequence[Fold]) -> tuple[dict[str, float], list[dict[str, float]]]:
     """Each metric averaged over the folds, and the folds themselves; what is made of others, of their averages."""
-    per_fold = [values_of(fold.columns, fold.group >= 0) for fold in folds]
+    per_fold = [values_of(fold.columns, None if (asked := fold.group >= 0).all() else asked) for fold in folds]
     mean = {name: float(np.mean([values[name] for values in per_fold])) for name in per_fold[0]}
     return with_parts(folds[0].columns, mean), per_fold
 

@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from xretrieve.bench.drawing import encode_test
 from xretrieve.cli.main import main
+from xretrieve.data.cache import FeatureCache
+from xretrieve.training.build import build_matcher, load_split
+from xretrieve.training.recipes import load_recipe
 
 SMALL = ["dataset.options={train: 24, val: 8, test: 12}", "stages.0.epochs=1", "stages.0.batch_size=16"]
 
@@ -21,6 +25,7 @@ def test_demo_ends_in_tables_a_report_and_an_index_that_can_be_searched(tmp_path
     printed, said = capfd.readouterr()
     assert "scenes-dual-frozen" in printed and "untrained" in printed and "rsum" in printed
     assert "training image_text/scenes-tshsr-frozen: 1 epochs on scenes" in said
+    assert said.index("the first table is here after ") < said.index("training image_text/scenes-tshsr-frozen")
     for name in ("image_text/scenes-dual-frozen, train 1/1: loss ", "image_text/scenes-tshsr-frozen, train 1/1: loss ",
                  "multi_query/scenes-hmrn-t2i-frozen, train 1/1: loss "):  # fmt: skip
         assert name in said, "no terminal: a line for each epoch, and from which training"
@@ -72,6 +77,16 @@ def short(names: Iterable[str]) -> list[str]:
 def test_the_demo_draws_before_torch_is_loaded() -> None:
     code = "import sys, xretrieve.bench.demo; print([m for m in ('torch', 'timm', 'PIL') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_test_split_is_encoded_before_the_first_model_is_measured(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("XRETRIEVE_CACHE", str(tmp_path))
+    recipe = load_recipe("image_text/scenes-dual-frozen", SMALL)
+    encode_test(recipe)
+    test, matcher = load_split(recipe.dataset, "test"), build_matcher(recipe, [])
+    monkeypatch.setattr("xretrieve.data.cache._fill", None)  # nothing is left to encode
+    assert len(matcher.encode_images(test.images, cache=FeatureCache())) == 12
+    assert len(matcher.encode_texts(test.captions, cache=FeatureCache())) == 60
 
 
 def test_demo_leaves_a_folder_that_is_not_a_demo_alone(tmp_path: Path, capsys) -> None:

@@ -1,5 +1,6 @@
 """The feature cache: nothing is encoded twice, nothing finished is lost, nothing damaged is used."""
 
+import io
 import multiprocessing
 import os
 import pickle
@@ -14,7 +15,7 @@ from xretrieve.backbones import create_backbone
 from xretrieve.backbones.images import ImageBackbone
 from xretrieve.data import shards
 from xretrieve.data.base import FeatureRow
-from xretrieve.data.cache import FeatureCache
+from xretrieve.data.cache import FeatureCache, bars
 from xretrieve.errors import DiskError, XRetrieveError
 from xretrieve.tokens import Tokens
 
@@ -233,3 +234,16 @@ def test_a_pickled_handle_maps_the_files_again(cache, pictures):
     copy = pickle.dumps(cached)
     assert len(copy) < 5000
     assert torch.equal(pickle.loads(copy)[:].pooled, before)
+
+
+def test_bars_stand_side_by_side_on_a_terminal_and_nowhere_else(monkeypatch):
+    for terminal in (True, False):
+        shown = io.StringIO()
+        monkeypatch.setattr(shown, "isatty", lambda here=terminal: here)
+        monkeypatch.setattr("sys.stderr", shown)
+        with bars(True) as add:
+            assert shown.getvalue() == "", "nothing is shown before there is something to wait for"
+            steps = [add(10, "pictures"), add(20, "texts")]
+            for step in steps:
+                step(10)
+        assert ("pictures" in shown.getvalue() and "texts" in shown.getvalue()) == terminal

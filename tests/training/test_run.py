@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from threading import Barrier, Event
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from xretrieve.errors import XRetrieveError
+from xretrieve.training.build import make_splits
 from xretrieve.training.checkpoint import clean
 from xretrieve.training.recipe import HeadConfig, LossConfig, Recipe, StageConfig
 from xretrieve.training.recipes import save_recipe
@@ -144,6 +148,67 @@ def test_what_a_kill_leaves_behind_is_put_right(tiny: Recipe, tmp_path: Path) ->
 def test_the_bar_goes_to_stderr_only(tiny: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tiny, out=tmp_path / "run", overrides={"stages.0.epochs": 1}, progress=True)
     assert capsys.readouterr().out == ""
+
+
+def test_the_report_is_told_before_its_page_is_drawn(tiny: Recipe, tmp_path: Path) -> None:
+    told: list[Any] = []
+
+    def first(report: Any) -> None:
+        told.append((report, [(tmp_path / "run" / name).exists() for name in ("curves.png", "report.html")]))
+
+    run = train(tiny, out=tmp_path / "run", overrides={"stages.0.epochs": 1}, on_report=first)
+    assert told == [(run.report, [False, False])] and (run.folder / "curves.png").is_file()
+
+
+class FakeCache:
+    """Encodes a side by calling a function of the test with what takes the steps."""
+
+    def __init__(self, **sides: Callable[[Callable[[int], None]], None]) -> None:
+        self.sides = sides
+
+    def encode(self, backbone: Any, items: Any, ids: Any, progress: Any, on_error: str) -> Any:
+        self.sides[backbone.modality](progress(len(items), backbone.modality))
+        return SimpleNamespace(kept=range(len(items)), failed=[])
+
+
+def made_splits(cache: FakeCache, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    sides = {side: SimpleNamespace(modality=side, device=torch.device("cpu")) for side in ("image", "text")}
+    data = SimpleNamespace(images=["a"], image_ids=["a"], captions=["b", "c"], caption_ids=["b", "c"])
+    matcher = SimpleNamespace(**sides, reads=lambda side: "local")
+    return make_splits(cast(Any, [data]), cast(Any, matcher), [], cast(Any, cache), False)
+
+
+def test_pictures_and_texts_are_encoded_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = Barrier(2)
+    (split,) = made_splits(FakeCache(image=lambda _: both.wait(60), text=lambda _: both.wait(60)), monkeypatch)
+    assert (len(split.images.kept), len(split.texts.kept)) == (1, 2)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, XRetrieveError])
+def test_what_ends_the_pictures_ends_the_texts_after_their_batch(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = Event(), Event()
+
+    def image(step: Callable[[int], None]) -> None:
+        assert begun.wait(60)
+        raise error("a picture")
+
+    def text(step: Callable[[int], None]) -> None:
+        begun.set()
+        try:
+            for _ in range(6000):
+                time.sleep(0.01)
+                step(1)
+        except BaseException:
+            ended.set()
+            raise
+
+    with pytest.raises(error, match="a picture"):
+        made_splits(FakeCache(image=image, text=text), monkeypatch)
+    assert ended.is_set()
 
 
 def test_two_stages_killed_twice(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:

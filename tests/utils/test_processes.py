@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.utils.processes import side_by_side
+from xretrieve.utils.processes import Workers, side_by_side
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,6 +60,23 @@ def test_work_begins_before_all_of_it_is_known_and_each_result_is_told_at_once(t
     assert [number for number, _ in made] == [1, 2] and sorted(told) == sorted(made)
     here: list[str] = []
     assert side_by_side(str, iter([(3,), (4,)]), 1, here.append) == here == ["3", "4"]
+
+
+def own_process(folder: Path) -> int:
+    (folder / str(os.getpid())).touch()
+    return os.getpid()
+
+
+def test_processes_stay_for_the_next_work_and_a_failed_preparation_is_none_of_its_business(tmp_path: Path) -> None:
+    with Workers(2) as workers:
+        workers.start(own_process, tmp_path / "missing")
+        workers.start(own_process, tmp_path)
+        made = workers.all(own_process, [(tmp_path,)] * 4)
+        again = workers.all(own_process, [(tmp_path,)] * 4)
+    assert set(again) & set(made) and len(list(tmp_path.iterdir())) <= 2
+    with Workers(1) as workers:
+        workers.start(own_process, tmp_path)
+        assert not (tmp_path / str(os.getpid())).exists() and workers.all(str, [(1,)]) == ["1"]
 
 
 def test_the_first_failure_ends_the_others() -> None:

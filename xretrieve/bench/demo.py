@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xretrieve.bench.drawing import drawn_beside_imports
+from xretrieve.bench.drawing import drawn_beside_imports, encode_test
 from xretrieve.errors import XRetrieveError
 from xretrieve.training.recipes import load_recipe
 from xretrieve.utils.files import write_json
 from xretrieve.utils.paths import is_file, is_folder, is_there
-from xretrieve.utils.processes import side_by_side, silent
+from xretrieve.utils.processes import Workers, silent
 
 if TYPE_CHECKING:  # they load torch, which takes seconds: it is loaded while the pictures are drawn
     from xretrieve.data.base import RetrievalDataset
@@ -87,7 +87,7 @@ def run_demo(
         out: the demo's folder. An earlier demo there is replaced; any other folder with content is refused.
         recipes: names of recipes over `scenes`.
         overrides: ``key=value`` for every recipe (a smaller data set, fewer epochs).
-        jobs: recipes trained at once (:func:`xretrieve.utils.processes.side_by_side`), once the first is trained.
+        jobs: recipes trained at once (:class:`xretrieve.utils.processes.Workers`), once the first is trained.
         progress: as for :func:`xretrieve.train`; with several jobs a bar becomes a line per epoch.
         say: receives one line before each step.
         show: receives the first recipe's report as soon as it is there.
@@ -103,11 +103,20 @@ def run_demo(
     from xretrieve.gallery import Gallery
     from xretrieve.training.build import load_split
 
-    runs = [_train(chosen[0], out, progress, say)]
-    if show is not None:
-        show(runs[0].report)
-    together = "lines" if progress and jobs > 1 else progress
-    runs += side_by_side(_train, [(recipe, out, together, say) for recipe in chosen[1:]], jobs)
+    with Workers(jobs) as workers:
+
+        def begun(steps: int) -> None:
+            if steps == 1:  # now that a core is idle
+                workers.start(encode_test, chosen[0])
+
+        def measured(report: Report) -> None:
+            if show is not None:
+                show(report)
+                say(f"the first table is here after {time.perf_counter() - started:.1f} s")
+
+        runs = [_train(chosen[0], out, progress, say, begun, measured)]
+        together = "lines" if progress and jobs > 1 else progress
+        runs += workers.all(_train, [(recipe, out, together, say) for recipe in chosen[1:]])
     say("measuring the first model untrained beside it, indexing and searching the test pictures ...")
     test = load_split(chosen[0].dataset, "test")
     of_task = {task: [run.report for run in runs if run.recipe.task == task] for task in ("image_text", *FOLDERS)}
@@ -123,12 +132,16 @@ def run_demo(
                 time.perf_counter() - started)  # fmt: skip
 
 
-def _train(recipe: Recipe, out: Path, progress: Shown, say: Callable[[str], None]) -> Run:
+def _train(
+    recipe: Recipe, out: Path, progress: Shown, say: Callable[[str], None],
+    on_step: Callable[[int], None] | None = None, on_report: Callable[[Report], None] | None = None,
+) -> Run:  # fmt: skip
     from xretrieve.training import train
 
     epochs = sum(stage.epochs for stage in recipe.stages if not stage.skip)
     say(f"training {recipe.name}: {epochs} epochs on {recipe.dataset.name} ...")
-    return train(recipe, out=out / recipe.name.rsplit("/", 1)[-1], progress=progress)
+    folder = out / recipe.name.rsplit("/", 1)[-1]
+    return train(recipe, out=folder, progress=progress, on_step=on_step, on_report=on_report)
 
 
 def _untrained(recipe: Recipe, test: RetrievalDataset) -> Report:

@@ -1,4 +1,4 @@
-"""The pictures of the demo are drawn by other processes while this one loads its libraries: both take seconds."""
+"""What other processes do while the one that makes the demo loads its libraries, or trains its first model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xretrieve.training.recipe import DatasetConfig
+    from xretrieve.training.recipe import DatasetConfig, Recipe
 
 
 def drawn_beside_imports(dataset: DatasetConfig, jobs: int = 1) -> None:
@@ -28,3 +28,14 @@ def _draw(dataset: DatasetConfig, jobs: int) -> None:
 
     if dataset.root is None:
         ensure(cache_root() / "scenes", from_dict(SceneOptions, dataset.options, "scenes"), jobs)
+
+
+def encode_test(recipe: Recipe) -> None:
+    """Have the frozen encoders' tokens of the test split in the cache when the trained model is measured."""
+    from xretrieve.data.cache import FeatureCache
+    from xretrieve.training.build import build_matcher, test_split
+
+    if all(side is not None and side.frozen and side.weights for side in (recipe.image, recipe.text)):
+        test, matcher = test_split(recipe.dataset), build_matcher(recipe, [])
+        matcher.encode_texts(test.captions, cache=FeatureCache())
+        matcher.encode_images(test.images, ids=test.image_ids, cache=FeatureCache())

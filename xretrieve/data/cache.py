@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from xretrieve.utils.files import cache_root, write_json
 
 if TYPE_CHECKING:
     from xretrieve.backbones.base import Backbone
+Step = Callable[[int], None]
+Add = Callable[[int, str], Step]
 __all__ = ["CachedTokens", "FeatureCache", "RowTokens"]
 
 
@@ -40,14 +42,14 @@ class FeatureCache:
         items: Sequence[Any],
         ids: Sequence[str] | None = None,
         batch_size: int = 64,
-        progress: bool = False,
+        progress: bool | Add = False,
         on_error: str = "raise",
     ) -> CachedTokens | RowTokens:
         """Tokens of the items; what is not in the cache is encoded and added, a shard at a time.
 
         Args:
             ids: what failures are called; default: the path, or the number of the item.
-            progress: show a bar on stderr when that is a terminal.
+            progress: show a bar on stderr when that is a terminal; or what :func:`bars` gave, for a bar beside others.
             on_error: ``raise`` at the first item that cannot be read, or ``skip`` it (see ``kept`` and ``failed``).
         """
         if on_error not in ("raise", "skip"):
@@ -138,7 +140,7 @@ def _sound(
 
 
 def _fill(
-    backbone: Backbone, wanted: dict[bytes, Any], folder: Path, batch_size: int, progress: bool, skip: bool
+    backbone: Backbone, wanted: dict[bytes, Any], folder: Path, batch_size: int, progress: bool | Add, skip: bool
 ) -> dict[bytes, str]:
     from xretrieve.backbones.base import batch_to
 
@@ -150,7 +152,9 @@ def _fill(
     def ready(chunk: list[bytes]) -> tuple[Any, list[bytes]]:
         return _prepare(backbone, chunk, wanted, skip, broken)
 
-    with backbone.inference(), ThreadPoolExecutor(1) as ahead, _bar(progress, len(keys), backbone.name) as step:
+    own = bars(progress) if isinstance(progress, bool) else nullcontext(progress)
+    with backbone.inference(), ThreadPoolExecutor(1) as ahead, own as add:
+        step = add(len(keys), f"encoding with {backbone.name}")
         coming = ahead.submit(ready, chunks[0])
         try:
             for i, chunk in enumerate(chunks):
@@ -185,13 +189,24 @@ def _prepare(
 
 
 @contextmanager
-def _bar(progress: bool, total: int, name: str) -> Iterator[Callable[[int], None]]:
-    if not progress or not sys.stderr.isatty():
-        yield lambda n: None
+def bars(shown: bool) -> Iterator[Add]:
+    """Bars on stderr, if they are wanted and that is a terminal: called with a length and a text it adds a bar, and
+    gives what is called with each number of steps. Threads may share it."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda total, said: lambda steps: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"encoding with {name}", total=total)
-        yield lambda n: bar.advance(task, n)
+    bar = Progress(console=Console(stderr=True))
+
+    def add(total: int, said: str) -> Step:
+        bar.start()
+        task = bar.add_task(said, total=total)
+        return lambda steps: bar.advance(task, steps)
+
+    try:
+        yield add
+    finally:
+        if bar.live.is_started:
+            bar.stop()

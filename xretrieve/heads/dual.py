@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from xretrieve.errors import XRetrieveError, unknown
@@ -65,7 +66,7 @@ class Side(nn.Module):
                 "head 'dual' reads local tokens, but the backbone gives none: set its source to 'pooled'"
             )
         # padded places may hold anything, NaN included: zero them on entry
-        x = tokens.local.masked_fill(~tokens.mask[..., None], 0) if self.source == "local" else tokens.pooled
+        x = torch.where(tokens.mask[..., None], tokens.local, 0) if self.source == "local" else tokens.pooled
         x = self.drop(self.norm(x))  # (N,L,F) or (N,F)
         y = self.linear(x)  # (N,L,D) or (N,D)
         if self.residual is not None:

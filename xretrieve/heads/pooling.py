@@ -74,7 +74,8 @@ class Attention(nn.Module):
         n, length, d = x.shape
         # finfo.min, not -inf: an item without any real token must not become NaN
         weights = self.logits(x).masked_fill(~mask[..., None], torch.finfo(x.dtype).min).softmax(1)  # (N,L,H)
-        slices = x.masked_fill(~mask[..., None], 0).view(n, length, self.heads, d // self.heads)  # (N,L,H,D/H)
+        # `where` and not masked_fill, which takes twice as long forward and backward for the same values
+        slices = torch.where(mask[..., None], x, 0).view(n, length, self.heads, d // self.heads)  # (N,L,H,D/H)
         return (weights[..., None] * slices).sum(1).reshape(n, d)
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from inspect import signature
+from threading import Event
 from typing import Any
 
 import numpy as np
+import torch
 
 from xretrieve.backbones import create_backbone
 from xretrieve.backbones.base import Backbone
 from xretrieve.data.base import RetrievalDataset
-from xretrieve.data.cache import FeatureCache
+from xretrieve.data.cache import Add, FeatureCache, Step, bars
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads import head_class
 from xretrieve.matcher import Matcher, build_head, load
@@ -147,22 +151,57 @@ class Split:
         return image[self.dataset.owner] & text
 
 
-def make_split(
-    dataset: RetrievalDataset, matcher: Matcher, learns: list[str], cache: FeatureCache, progress: bool
-) -> Split:
-    """Feeds of a split: cached tokens for a side that does not learn, raw items for one that does.
+def make_splits(
+    datasets: Sequence[RetrievalDataset], matcher: Matcher, learns: list[str], cache: FeatureCache, progress: bool
+) -> list[Split]:
+    """Feeds of splits: cached tokens for a side that does not learn, raw items for one that does.
 
-    A picture that cannot be read is left out with its captions; a split with none left is an error.
+    Where torch leaves cores idle, pictures and texts are encoded at the same time. A picture that cannot be read is
+    left out with its captions; a split with none left is an error.
     """
+    stopped = Event()
 
-    def feed(side: str, backbone: Backbone, items: Sequence[Any], ids: list[str]) -> Feed:
-        if side in learns:
-            return LiveFeed(backbone, items)
-        stored = cache.encode(backbone, items, ids=ids, progress=progress, on_error="skip")
-        return CachedFeed(stored, len(items), pooled_only=matcher.reads(side) == "pooled")
+    def images(add: Add) -> list[Feed]:
+        return [_feed(matcher, "image", data.images, data.image_ids, learns, cache, add) for data in datasets]
 
-    images = feed("image", matcher.image, dataset.images, dataset.image_ids)
-    texts = feed("text", matcher.text, dataset.captions, dataset.caption_ids)
+    def texts(add: Add) -> list[Feed]:
+        return [_feed(matcher, "text", data.captions, data.caption_ids, learns, cache, add) for data in datasets]
+
+    def watched(total: int, said: str) -> Step:
+        step = add(total, said)
+
+        def further(steps: int) -> None:
+            if stopped.is_set():
+                raise KeyboardInterrupt
+            step(steps)
+
+        return further
+
+    with bars(progress) as add:
+        if matcher.image.device.type != "cpu" or torch.get_num_threads() >= (os.cpu_count() or 1):
+            sides = images(add), texts(add)
+        else:
+            with ThreadPoolExecutor(1) as beside:
+                coming = beside.submit(texts, watched)
+                try:
+                    sides = images(add), coming.result()
+                except BaseException:
+                    stopped.set()  # after its batch, and what it has encoded is kept
+                    raise
+    return [_split(*three) for three in zip(datasets, *sides, strict=True)]
+
+
+def _feed(
+    matcher: Matcher, side: str, items: Sequence[Any], ids: list[str], learns: list[str], cache: FeatureCache, add: Add
+) -> Feed:
+    backbone: Backbone = getattr(matcher, side)
+    if side in learns:
+        return LiveFeed(backbone, items)
+    stored = cache.encode(backbone, items, ids=ids, progress=add, on_error="skip")
+    return CachedFeed(stored, len(items), pooled_only=matcher.reads(side) == "pooled")
+
+
+def _split(dataset: RetrievalDataset, images: Feed, texts: Feed) -> Split:
     if not len(images.kept):
         reason = f" (first: {images.failed[0][0]}: {images.failed[0][1]})" if images.failed else ""
         raise XRetrieveError(

@@ -20,7 +20,7 @@ from xretrieve.heads.base import freeze_coarse, learn_coarse_only, set_learning
 from xretrieve.matcher import Matcher
 from xretrieve.tokens import Tokens
 from xretrieve.training.alarms import collapsed, norms_apart
-from xretrieve.training.build import Split, make_split
+from xretrieve.training.build import Split, make_splits
 from xretrieve.training.checkpoint import Ema, Progress, load_model, load_optimizer, save_point
 from xretrieve.training.feeds import block_to, prefetch
 from xretrieve.training.groups import CoarseVectors
@@ -160,7 +160,7 @@ class Loop:
         """Feeds of both splits; one process fills the cache, the others then read it."""
 
         def make() -> list[Split]:
-            return [make_split(d, self.matcher, live, self.cache, self.bar.shown) for d in self.data]
+            return make_splits(self.data, self.matcher, live, self.cache, self.bar.shown)
 
         if self.fabric.world_size == 1:
             return make()

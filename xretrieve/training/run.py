@@ -34,7 +34,7 @@ from xretrieve.utils.paths import is_file
 from xretrieve.utils.processes import external
 
 if TYPE_CHECKING:
-    pass
+    from xretrieve.evaluation.report import Report
 
 
 def train(
@@ -48,6 +48,7 @@ def train(
     progress: Shown = None,
     overrides: Overrides = None,
     on_step: Callable[[int], None] | None = None,
+    on_report: Callable[[Report], None] | None = None,
     **keys: Any,
 ) -> Run:
     """Train a recipe and measure it on its test split.
@@ -64,6 +65,7 @@ def train(
             neither; None: the bar on a terminal, else the lines.
         overrides: single keys, ``{"stages.0.lr": 1e-3}`` or ``["stages.0.lr=1e-3"]``.
         on_step: called with the number of optimizer steps done, after each; an exception of it stops the run.
+        on_report: called with the report as soon as it is measured, before its page is drawn.
         keys: top-level keys of the recipe, for example ``seed=1``.
 
     Raises:
@@ -73,25 +75,29 @@ def train(
     folder = Path(out) if out is not None else Path("runs") / chosen.name.rsplit("/", 1)[-1]
     if chosen.members:
         how = {"devices": devices, "accelerator": accelerator, "progress": progress, "on_step": on_step}
-        return train_members(chosen, folder, train, resume=resume, overwrite=overwrite, **how)
+        run = train_members(chosen, folder, train, resume=resume, overwrite=overwrite, **how)
+        if on_report is not None:
+            on_report(run.report)
+        return run
     if resume:
         chosen = as_started(folder, chosen)
     preflight(chosen)
     fabric = _fabric(devices, accelerator)
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        return _train(fabric, chosen, folder, devices, progress, on_step)
+        return _train(fabric, chosen, folder, devices, progress, on_step, on_report)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, wait=False):
         open_folder(folder, chosen, resume, overwrite)
         if is_file(folder / "report.json"):
             return Run.open(folder)
-        return _train(fabric, chosen, folder, devices, progress, on_step)
+        return _train(fabric, chosen, folder, devices, progress, on_step, on_report)
 
 
 def _train(
-    fabric: Any, chosen: Recipe, folder: Path, devices: int, progress: Shown, on_step: Callable[[int], None] | None
-) -> Run:
+    fabric: Any, chosen: Recipe, folder: Path, devices: int, progress: Shown, on_step: Callable[[int], None] | None,
+    on_report: Callable[[Report], None] | None,
+) -> Run:  # fmt: skip
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):  # the caller's random state is left as it was
         if devices > 1 and not external():
@@ -101,7 +107,7 @@ def _train(
             _process(fabric, chosen, folder, progress, on_step)
         if not fabric.is_global_zero:  # only under torchrun: the first process measures
             raise SystemExit(0)
-        return finish(folder, chosen, fabric.device)
+        return finish(folder, chosen, fabric.device, on_report)
 
 
 def resolve(recipe: str | Path | Recipe, overrides: Overrides = None) -> Recipe:
@@ -165,15 +171,17 @@ def _spawn(fabric: Any, *arguments: Any) -> None:
         raise
 
 
-def finish(folder: Path, recipe: Recipe, device: torch.device | str = "cpu") -> Run:
-    """Draw the curves, and measure the best matcher on the test split; report.json is written last."""
+def finish(
+    folder: Path, recipe: Recipe, device: torch.device | str = "cpu",
+    on_report: Callable[[Report], None] | None = None,
+) -> Run:  # fmt: skip
+    """Measure the best matcher on the test split, and draw the curves; report.json is written last."""
     from xretrieve.evaluation import evaluate
 
     point = find_point(folder)
     if point is None:
         raise XRetrieveError(f"{folder} holds no trained weights (no last/)")
     rows = read_json(point / "state.json")["rows"]
-    plot_curves(rows, folder / "curves.png", recipe.name)
     matcher = Matcher.load(folder / "matcher").to(device).eval()
     test = test_split(recipe.dataset)
     report = evaluate(matcher, test, protocol=recipe.protocol, cache=FeatureCache(), combine=recipe.combine)
@@ -185,4 +193,7 @@ def finish(folder: Path, recipe: Recipe, device: torch.device | str = "cpu") -> 
         assert isinstance(report, ComposedReport)
         report.warnings += stage_notes(recipe, matcher)
         report.about |= trained(to_dict(recipe), report.headline.name)
+    if on_report is not None:
+        on_report(report)
+    plot_curves(rows, folder / "curves.png", recipe.name)
     return Run(folder, recipe, save_report(report, recipe, folder), rows)

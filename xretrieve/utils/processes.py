@@ -36,27 +36,61 @@ def side_by_side(
     Raises:
         XRetrieveError: ``jobs`` is below 1, or a process was killed, as a system without memory does.
     """
-    if jobs < 1:
-        raise XRetrieveError(f"jobs is {jobs}; give 1 or more")
     at_once = min(jobs, len(each)) if isinstance(each, Sized) else jobs
-    if at_once <= 1:
-        return [_told(work(*arguments), done) for arguments in each]
-    threads = max(1, (os.cpu_count() or 1) // at_once)
-    others = set(multiprocessing.active_children())  # of whoever calls this
-    pool = ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"), _begin, (threads,))
-    try:
-        futures = [pool.submit(work, *arguments) for arguments in each]
-        for future in as_completed(futures):
-            _told(future.result(), done)
-    except BaseException as error:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        if isinstance(error, BrokenProcessPool):
+    with Workers(max(at_once, 1) if jobs > 0 else jobs) as workers:
+        return workers.all(work, each, done)
+
+
+class Workers:
+    """Processes for :func:`side_by_side` that stay between its calls, with what they have loaded; a context.
+
+    A process is started when there is work for it. Whatever ends the context early, Ctrl-C too, ends them at once.
+
+    Args:
+        jobs: how many at most; with one, the work is done here.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        if jobs < 1:
+            raise XRetrieveError(f"jobs is {jobs}; give 1 or more")
+        self.jobs = jobs
+        self._others = set(multiprocessing.active_children())  # of whoever calls this
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        spawned = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(jobs, spawned, _begin, (threads,)) if jobs > 1 else None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def start(self, work: Callable[..., Any], *arguments: Any) -> None:
+        """Have something done that makes later work quicker; what goes wrong there is met again by that work. With one
+        job it is left out."""
+        if self._pool is not None:
+            self._pool.submit(work, *arguments)
+
+    def all(
+        self, work: Callable[..., T], each: Iterable[tuple[Any, ...]], done: Callable[[T], None] | None = None
+    ) -> list[T]:
+        """As :func:`side_by_side`."""
+        if self._pool is None:
+            return [_told(work(*arguments), done) for arguments in each]
+        try:
+            futures = [self._pool.submit(work, *arguments) for arguments in each]
+            for future in as_completed(futures):
+                _told(future.result(), done)
+        except BrokenProcessPool as error:
             raise XRetrieveError("a process was killed; for want of memory? try --jobs 1") from error
-        raise
-    pool.shutdown()
-    return [future.result() for future in futures]
+        return [future.result() for future in futures]
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pool is None:
+            return
+        if kind is None:
+            self._pool.shutdown()
+            return
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - self._others:
+            process.terminate()
 
 
 def _told(result: T, done: Callable[[T], None] | None) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from xretrieve.data.scenes.captions import Caption, write_captions
@@ -70,10 +69,9 @@ def _picture(options: SceneOptions, split: str, row: int, scene: Scene, family: 
     own: list[Thing] = []
     empty: list[tuple[int, int]] = []
     for sibling in members:
-        here, there = Counter(scene.things), Counter(sibling.things)
-        only_here, only_there = here - there, there - here
-        own += [t for t in scene.things if t in only_here and t not in own]
-        empty += [t.place for t in sibling.things if t in only_there and t.place not in empty]
+        here, there = set(scene.things), set(sibling.things)
+        own += [t for t in scene.things if t not in there and t not in own]
+        empty += [t.place for t in sibling.things if t not in here and t.place not in empty]
     empty = [place for place in empty if place in scene.free_places()]
     seed = f"{options.seed}/{split}/{row}"
     return Picture(

@@ -42,8 +42,9 @@ def generate(
     asked: list[str] = []  # the split of each piece of work
 
     def told(made: Any) -> None:
-        for _ in made if progress is not None and isinstance(made, list) else ():
-            progress(next(count), total)
+        if progress is not None and isinstance(made, list):
+            for _ in made:
+                progress(next(count), total)
 
     with atomic_folder(folder) as part:
         (part / "images").mkdir()

@@ -27,7 +27,7 @@ def _regular(points: int, inner: float = 0.0) -> list[tuple[float, float]]:
     return corners
 
 
-POLYGONS = {
+POLYGONS: dict[str, list[tuple[float, float]]] = {
     "square": [(-0.84, -0.84), (0.84, -0.84), (0.84, 0.84), (-0.84, 0.84)],
     "triangle": [(0, -0.95), (1, 0.8), (-1, 0.8)],
     "star": _regular(5, 0.42),

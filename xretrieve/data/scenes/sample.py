@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,8 +90,9 @@ def edit_between(reference: Scene, target: Scene) -> Edit | None:
     """The one edit that leads from reference to target; None when they differ in more, or in nothing."""
     if reference.background != target.background or abs(len(reference.things) - len(target.things)) > 1:
         return None
-    before, after = Counter(reference.things), Counter(target.things)
-    old, new = list((before - after).elements()), list((after - before).elements())
+    before, after = set(reference.things), set(target.things)  # no two things of a scene are equal: each has its place
+    old = [t for t in reference.things if t not in after]
+    new = [t for t in target.things if t not in before]
     if (len(old), len(new)) == (0, 1):
         return Edit("add", None, new[0])
     if (len(old), len(new)) == (1, 0):

@@ -10,7 +10,7 @@ from tests.gallery_fakes import COLOURS, FakeMatcher, paint
 from xretrieve.data.base import FeatureRow, RetrievalDataset
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery import Gallery
-from xretrieve.gallery_store import MAX_PARTS
+from xretrieve.gallery.store import MAX_PARTS
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def test_a_killed_build_leaves_nothing_and_a_killed_rebuild_the_old_gallery(gall
 
 @pytest.mark.parametrize("step", ["_write_part", "_commit"])
 def test_a_killed_addition_has_not_happened(gallery, photos, step, monkeypatch):
-    from xretrieve.gallery_store import Store
+    from xretrieve.gallery.store import Store
 
     def killed(*args, **options):
         raise KeyboardInterrupt

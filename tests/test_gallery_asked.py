@@ -10,9 +10,9 @@ import xretrieve as xr
 from tests.gallery_fakes import noise_photos, tiny_matcher
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery import Gallery
-from xretrieve.gallery_asked import Ask, Asked
-from xretrieve.gallery_matchers import Matchers
-from xretrieve.gallery_store import Store
+from xretrieve.gallery.matchers import Matchers
+from xretrieve.gallery.queries import Ask, Asked
+from xretrieve.gallery.store import Store
 from xretrieve.matcher import Matcher, build_head
 
 pytest.importorskip("timm")

@@ -134,7 +134,7 @@ def test_what_was_found_survives_adding_removing_and_merging(gallery, matchers, 
 
 
 def test_filters_and_several_searches_at_once_take_the_blend_too(gallery):
-    from xretrieve.gallery_asked import Ask
+    from xretrieve.gallery.queries import Ask
 
     gallery.keep_cascade({"rerank": 4, "blend": 0.4, "coarse": [0.1, 0.05], "head": [2.0, 0.25]})
     alone = gallery.search(QUERY, k=6, where={"folder": "."})

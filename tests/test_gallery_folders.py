@@ -102,7 +102,7 @@ def test_what_cannot_be_read_back_is_not_committed(tmp_path, monkeypatch):
     gallery = build(tmp_path / "photos", tmp_path)
     paint(tmp_path / "photos" / "b.png", BLUE)
     for wrong in (lambda lines: '{"id": "c.png"}\n' * len(lines), lambda lines: '{"id": "b.p\n'):
-        monkeypatch.setattr("xretrieve.gallery_store.to_json_lines", wrong)
+        monkeypatch.setattr("xretrieve.gallery.store.to_json_lines", wrong)
         with pytest.raises(XRetrieveError):
             Gallery.open(gallery.path, FakeMatcher()).add(tmp_path / "photos")
         assert Gallery.open(gallery.path, FakeMatcher()).ids == ["a.png"]

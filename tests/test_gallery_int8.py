@@ -12,7 +12,7 @@ from tests.gallery_fakes import noise_photos, tiny_matcher
 from xretrieve.cli.main import main
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery import Gallery
-from xretrieve.gallery_store import Store
+from xretrieve.gallery.store import Store
 
 pytest.importorskip("timm")
 COUNT = 9

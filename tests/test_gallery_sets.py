@@ -10,7 +10,7 @@ import xretrieve as xr
 from tests.gallery_fakes import tiny_matcher
 from tests.set_galleries import COUNT, SENTENCES, Galleries
 from xretrieve.gallery import Gallery
-from xretrieve.gallery_search import Stages
+from xretrieve.gallery.search import Stages
 
 pytest.importorskip("timm")
 QUERY = xr.MultiText(SENTENCES[:3])

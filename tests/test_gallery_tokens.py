@@ -10,13 +10,12 @@ from PIL import Image as PILImage
 
 import xretrieve as xr
 from tests.gallery_fakes import noise_photos, tiny_matcher
-from xretrieve import gallery_tokens
 from xretrieve.data.base import FeatureRow, RetrievalDataset
 from xretrieve.ensemble import Ensemble
 from xretrieve.errors import XRetrieveError
-from xretrieve.gallery import Gallery
-from xretrieve.gallery_search import Stages
-from xretrieve.gallery_store import MAX_PARTS, Store
+from xretrieve.gallery import Gallery, token_files
+from xretrieve.gallery.search import Stages
+from xretrieve.gallery.store import MAX_PARTS, Store
 from xretrieve.heads.scoring import score_pairs
 from xretrieve.utils.files import write_json
 
@@ -97,7 +96,7 @@ def test_float16_rounds_unit_vectors_by_less_than_a_thousandth(alone, sgr):
 
 def test_a_scan_in_small_pieces_is_the_scan_in_one(alone, monkeypatch):
     whole = alone.search(QUERY, k=COUNT)
-    monkeypatch.setattr("xretrieve.gallery_search.READ", 3 * 9 * 16 * 4)
+    monkeypatch.setattr("xretrieve.gallery.search.READ", 3 * 9 * 16 * 4)
     pieces = alone.search(QUERY, k=COUNT)
     assert pieces.ids == whole.ids and pieces.scores == pytest.approx(whole.scores, abs=1e-6)
 
@@ -136,7 +135,7 @@ def test_several_queries_are_rescored_with_one_read(riding, sgr, monkeypatch):
     every = stages._read(np.arange(COUNT))
     wanted = score_pairs(sgr.head, texts, every, torch.from_numpy(candidates)).detach().numpy()
     assert np.allclose(stages.rescore(texts, candidates), wanted, atol=1e-6)
-    monkeypatch.setattr("xretrieve.gallery_search.READ", 1)
+    monkeypatch.setattr("xretrieve.gallery.search.READ", 1)
     assert np.allclose(stages.rescore(texts, candidates), wanted, atol=1e-6)
 
 
@@ -185,8 +184,8 @@ def test_a_copy_only_part_holds_no_tokens_and_is_read(alone, sgr, photos):
 
 
 def test_a_killed_build_leaves_nothing_and_shows_nothing_while_it_runs(sgr, dual, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(gallery_tokens, "IN_MEMORY", 10)  # so that tokens wait on the disk
-    seen, append = [], gallery_tokens.TokenSpool.append
+    monkeypatch.setattr(token_files, "IN_MEMORY", 10)  # so that tokens wait on the disk
+    seen, append = [], token_files.TokenSpool.append
 
     def killed(self, tokens):
         append(self, tokens)
@@ -194,7 +193,7 @@ def test_a_killed_build_leaves_nothing_and_shows_nothing_while_it_runs(sgr, dual
         if len(seen) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(gallery_tokens.TokenSpool, "append", killed)
+    monkeypatch.setattr(token_files.TokenSpool, "append", killed)
     with pytest.raises(KeyboardInterrupt):
         Gallery.build(sgr, photos, tmp_path / "g.xr", coarse=dual, batch_size=1)
     assert seen == [["photos"]] * 3 and [p.name for p in tmp_path.iterdir()] == ["photos"], (

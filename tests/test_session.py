@@ -203,8 +203,8 @@ def test_a_gallery_larger_than_one_piece(galleries, monkeypatch):
     for size in (None, 3 * 9 * 16 * 4):
         for case in ("hmrn-t2i", "hmrn-i2t", "drilldown", "dual"):
             if size:
-                monkeypatch.setattr("xretrieve.gallery_images.PASS", size)
-                monkeypatch.setattr("xretrieve.gallery_images.PICK", size)
+                monkeypatch.setattr("xretrieve.gallery.stored_images.PASS", size)
+                monkeypatch.setattr("xretrieve.gallery.stored_images.PICK", size)
             session = galleries[case].session()
             for text in SENTENCES[:3]:
                 session.add(text)

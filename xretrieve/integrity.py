@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.gallery_store import MANIFEST, Store
+from xretrieve.gallery.store import MANIFEST, Store
 from xretrieve.utils.atomic import LEFT, finish_files
 from xretrieve.utils.checksums import KEY, SUMS, compare, listed, read_sealed, verify
 from xretrieve.utils.files import read_json

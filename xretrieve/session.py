@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.gallery_asked import cut_notes
-from xretrieve.gallery_images import StoredImages
-from xretrieve.gallery_search import Found, check_k
+from xretrieve.gallery.queries import cut_notes
+from xretrieve.gallery.search import Found, check_k
+from xretrieve.gallery.stored_images import StoredImages
 from xretrieve.heads.fusion import check_combine
 from xretrieve.heads.multi import MultiQueryHead
 from xretrieve.heads.turns_fused import growing, text_to_add

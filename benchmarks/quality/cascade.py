@@ -34,12 +34,12 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.cascade import asked, both_scores, cascade_ranks, tune
 from xretrieve.evaluation.provenance import versions
 from xretrieve.gallery import Gallery
-from xretrieve.gallery_asked import Ask
-from xretrieve.gallery_blend import blended
-from xretrieve.gallery_index import GalleryIndex
-from xretrieve.gallery_matchers import Matchers
-from xretrieve.gallery_search import Stages
-from xretrieve.gallery_store import Store
+from xretrieve.gallery.blend import blended
+from xretrieve.gallery.matchers import Matchers
+from xretrieve.gallery.queries import Ask
+from xretrieve.gallery.search import Stages
+from xretrieve.gallery.store import Store
+from xretrieve.gallery.vector_index import GalleryIndex
 from xretrieve.heads.composed import ComposedHead
 from xretrieve.training.build import load_split
 from xretrieve.training.recipes import dataset_config

@@ -72,7 +72,7 @@ def left_over(place: Path) -> list[str]:
     """Hidden files and folders, and parts of a gallery that it does not name."""
     hidden = [str(path.relative_to(place)) for path in place.rglob("*") if path.name.startswith(".")]
     if (place / "g.xr" / "gallery.json").exists():
-        from xretrieve.gallery_store import Store
+        from xretrieve.gallery.store import Store
 
         hidden += [str(path.relative_to(place)) for path in Store.open(place / "g.xr")._unnamed()]
     return hidden

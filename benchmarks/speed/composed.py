@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a file, i
 from benchmarks.speed.search import K, indexed, waits
 from xretrieve.evaluation.provenance import versions
 from xretrieve.gallery import Gallery
-from xretrieve.gallery_index import GalleryIndex
-from xretrieve.gallery_items import Item
-from xretrieve.gallery_store import Store
+from xretrieve.gallery.items import Item
+from xretrieve.gallery.store import Store
+from xretrieve.gallery.vector_index import GalleryIndex
 from xretrieve.query import ImageText, Text
 from xretrieve.training.recipes import load_recipe
 from xretrieve.training.run import train

@@ -32,10 +32,10 @@ import torch
 from xretrieve.bench.tables import machine_line
 from xretrieve.evaluation.provenance import versions
 from xretrieve.gallery import Gallery
-from xretrieve.gallery_index import GalleryIndex
-from xretrieve.gallery_items import Item
-from xretrieve.gallery_store import Store
-from xretrieve.gallery_tokens import TokenSpool
+from xretrieve.gallery.items import Item
+from xretrieve.gallery.store import Store
+from xretrieve.gallery.token_files import TokenSpool
+from xretrieve.gallery.vector_index import GalleryIndex
 from xretrieve.index import create_index, load_index
 from xretrieve.query import Text
 from xretrieve.tokens import Tokens
@@ -133,8 +133,8 @@ HELD = """
 import sys
 import numpy as np
 from pathlib import Path
-from xretrieve.gallery_index import GalleryIndex
-from xretrieve.gallery_store import Store
+from xretrieve.gallery.vector_index import GalleryIndex
+from xretrieve.gallery.store import Store
 
 def own():
     lines = Path("/proc/self/status").read_text().splitlines()

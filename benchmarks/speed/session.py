@@ -29,10 +29,10 @@ import torch
 from torch import Tensor
 
 from xretrieve.gallery import Gallery
-from xretrieve.gallery_items import Item
-from xretrieve.gallery_matchers import identity
-from xretrieve.gallery_store import Store
-from xretrieve.gallery_tokens import DTYPE, TokenSpool
+from xretrieve.gallery.items import Item
+from xretrieve.gallery.matchers import identity
+from xretrieve.gallery.store import Store
+from xretrieve.gallery.token_files import DTYPE, TokenSpool
 from xretrieve.heads import create_head
 from xretrieve.heads.base import l2
 from xretrieve.heads.hmrn import HMRN

@@ -10,7 +10,7 @@ from tests.gallery_fakes import noise_photos
 from xretrieve.app.follow import Follower
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery import Gallery
-from xretrieve.gallery_store import Store
+from xretrieve.gallery.store import Store
 from xretrieve.query import ImageText, Text
 
 DOG = {"texts": ["a red dog"], "k": 20}
@@ -139,7 +139,9 @@ def test_texts_and_pictures_are_searched_by_two_threads_at_once(served, served_p
 
 
 def test_an_unknown_id_is_not_compared_with_all_ids(served, monkeypatch):
-    monkeypatch.setattr("xretrieve.gallery.get_close_matches", lambda *_, **__: pytest.fail("all ids were compared"))
+    monkeypatch.setattr(
+        "xretrieve.gallery.gallery.get_close_matches", lambda *_, **__: pytest.fail("all ids were compared")
+    )
     with client_of(served) as client:
         for answer in (
             client.get("/api/pictures?id=no-such.png"),

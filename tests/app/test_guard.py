@@ -21,7 +21,7 @@ from xretrieve.app.metrics import Metrics
 from xretrieve.app.settings import Settings
 from xretrieve.app.worker import Worker
 from xretrieve.errors import XRetrieveError
-from xretrieve.gallery_asked import Ask
+from xretrieve.gallery.queries import Ask
 
 DOG = {"texts": ["a dog"]}
 

@@ -10,7 +10,7 @@ pytest.importorskip("timm")
 from benchmarks.speed.composed import grown, main, training  # noqa: E402
 from tests.gallery_fakes import noise_photos, tiny_matcher  # noqa: E402
 from xretrieve.gallery import Gallery  # noqa: E402
-from xretrieve.gallery_store import Store  # noqa: E402
+from xretrieve.gallery.store import Store  # noqa: E402
 
 SMALL = ["dataset.options={train: 60, val: 12, test: 12, size: 48}", "stages.1.batch_size=8", "stages.1.epochs=9"]
 

@@ -9,7 +9,7 @@ pytest.importorskip("timm")
 from benchmarks.speed.search import indexed, main, recall, tiled  # noqa: E402
 from tests.gallery_fakes import noise_photos, tiny_matcher  # noqa: E402
 from xretrieve.gallery import Gallery  # noqa: E402
-from xretrieve.gallery_store import Store  # noqa: E402
+from xretrieve.gallery.store import Store  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from xretrieve.app.errors import ApiError
 from xretrieve.app.lanes import Lane
 from xretrieve.app.schemas import Explanation, Results, bodies
 from xretrieve.app.state import State
-from xretrieve.gallery_asked import Ask
+from xretrieve.gallery.queries import Ask
 from xretrieve.query import MultiText, Text
 
 PICTURE = {200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "A "

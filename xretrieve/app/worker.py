@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xretrieve.app.errors import ApiError
 from xretrieve.errors import XRetrieveError
-from xretrieve.gallery_asked import Ask
+from xretrieve.gallery.queries import Ask
 
 if TYPE_CHECKING:
     from xretrieve.app.follow import Follower

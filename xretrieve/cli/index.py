@@ -100,7 +100,7 @@ def index(
     from xretrieve.data.cache import FeatureCache
     from xretrieve.errors import XRetrieveError
     from xretrieve.gallery import Gallery
-    from xretrieve.gallery_build import check_out
+    from xretrieve.gallery.build import check_out
     from xretrieve.matcher import load_one
     from xretrieve.utils.precision import check
 

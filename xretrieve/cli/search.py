@@ -84,7 +84,7 @@ def search(
     wanted, text = parse_where(where or []), one_text(words or [])
     if interactive:
         from xretrieve.cli.interactive import Shell
-        from xretrieve.gallery_search import check_k
+        from xretrieve.gallery.search import check_k
 
         check_k(k)
         first = check_interactive(

@@ -64,7 +64,7 @@ def print_cascade(chosen: dict[str, Any], gallery: Gallery) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from xretrieve.gallery_blend import scaled
+    from xretrieve.gallery.blend import scaled
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("order")

@@ -10,7 +10,7 @@ import numpy as np
 from xretrieve.data.turns import query_sets
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.candidates import recalls
-from xretrieve.gallery_blend import Scale, blended
+from xretrieve.gallery.blend import Scale, blended
 from xretrieve.heads.multi import MultiQueryHead
 from xretrieve.utils.precision import scoring_in
 from xretrieve.utils.progress import bar
@@ -80,7 +80,7 @@ def choose(
     Returns:
         What ``gallery.json`` keeps under ``cascade``: ``rerank``, ``blend``, ``coarse`` and ``head`` (their scales),
         ``recalls`` over all pairs (of the first stage, the head and the blend) and by number of candidates, ``lost``,
-        ``weak`` (:class:`xretrieve.gallery_blend.Tuned`).
+        ``weak`` (:class:`xretrieve.gallery.blend.Tuned`).
     """
     total = coarse.shape[1]
     scales = scale_of(coarse, coarse), scale_of(head, coarse)

@@ -13,15 +13,15 @@ import numpy as np
 
 from xretrieve.data.patterns import Patterns
 from xretrieve.errors import UnknownNameError, XRetrieveError
-from xretrieve.gallery_asked import Ask, Asked, cut_notes
-from xretrieve.gallery_contents import Contents
-from xretrieve.gallery_filter import MetadataFilter
-from xretrieve.gallery_index import GalleryIndex
-from xretrieve.gallery_items import Changes, Item, Plan, give_metadata
-from xretrieve.gallery_plan import make_plan
-from xretrieve.gallery_search import Found, Stages, check_k
-from xretrieve.gallery_sources import Sources, kept_patterns
-from xretrieve.gallery_store import READINGS, Store
+from xretrieve.gallery.contents import Contents
+from xretrieve.gallery.items import Changes, Item, Plan, give_metadata
+from xretrieve.gallery.metadata_filter import MetadataFilter
+from xretrieve.gallery.plan import make_plan
+from xretrieve.gallery.queries import Ask, Asked, cut_notes
+from xretrieve.gallery.search import Found, Stages, check_k
+from xretrieve.gallery.sources import Sources, kept_patterns
+from xretrieve.gallery.store import READINGS, Store
+from xretrieve.gallery.vector_index import GalleryIndex
 from xretrieve.query import Image, ImageText, Query, checked_query, texts_of
 from xretrieve.ranking import Hit, Ranking
 from xretrieve.utils.files import content_hash
@@ -78,10 +78,10 @@ class Gallery(Contents):
             include: of a folder, take only the pictures that match one of these patterns, and ``exclude``: leave out
                 those that match one (:class:`xretrieve.data.patterns.Patterns`). They hold for later additions too.
 
-        The local tokens of such a head are kept beside the vectors (:mod:`xretrieve.gallery_tokens`). Pictures that
+        The local tokens of such a head are kept beside the vectors (:mod:`xretrieve.gallery.token_files`). Pictures that
         cannot be read are listed in :attr:`failed`; what is not taken as a picture is counted in :attr:`left_out`.
         """
-        from xretrieve.gallery_build import write_gallery  # a search encodes no pictures, and explains nothing
+        from xretrieve.gallery.build import write_gallery  # a search encodes no pictures, and explains nothing
 
         write_gallery(matcher, source, out, coarse, index, batch_size, cache, progress, overwrite, tokens,
                       recall, index_options, precision, Patterns.of(include, exclude))  # fmt: skip
@@ -149,7 +149,7 @@ class Gallery(Contents):
         failed: list[dict[str, str]] = []
         vectors = None
         if plan.new:
-            from xretrieve.gallery_encode import Encoder, encode_items
+            from xretrieve.gallery.encode import Encoder, encode_items
 
             encoder = Encoder(self.matcher, self.coarse, tokens=spool is not None)
             items, vectors, failed = encode_items(encoder, plan.new, batch_size, cache, progress, spool)
@@ -285,7 +285,7 @@ class Gallery(Contents):
     def explain(self, query: Query | str, id_: str) -> dict[str, Any]:
         """What makes a picture answer a query as it does, found or not: :meth:`xretrieve.Ranking.explain` less rank
         and score."""
-        from xretrieve.gallery_explain import explain_hit
+        from xretrieve.gallery.explain import explain_hit
 
         explained = explain_hit(self._store, self._matchers, checked_query(query), self._row(id_))
         return {"id": id_, **explained}
@@ -339,7 +339,7 @@ class Gallery(Contents):
     def _explain(self, query: Query, hit: Hit, whole: bool) -> dict[str, Any]:
         if hit.id not in self._store.rows:
             raise XRetrieveError(f"{hit.id!r} is no longer in {self.path}")
-        from xretrieve.gallery_explain import explain_hit
+        from xretrieve.gallery.explain import explain_hit
 
         return explain_hit(self._store, self._matchers, query, self._store.rows[hit.id], whole)
 

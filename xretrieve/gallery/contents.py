@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from xretrieve.gallery_follow import Followed
-from xretrieve.gallery_items import Item
-from xretrieve.gallery_sources import lying
+from xretrieve.gallery.follow import Followed
+from xretrieve.gallery.items import Item
+from xretrieve.gallery.sources import lying
 
 
 class Contents(Followed):

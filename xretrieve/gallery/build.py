@@ -15,13 +15,13 @@ import numpy as np
 from xretrieve.data.base import RetrievalDataset
 from xretrieve.data.patterns import Patterns
 from xretrieve.errors import XRetrieveError
-from xretrieve.gallery_encode import Encoder, encode_items, to_numpy
-from xretrieve.gallery_index import MIN_TRAIN, GalleryIndex, Queries
-from xretrieve.gallery_matchers import coarse_entry, identity
-from xretrieve.gallery_plan import make_plan
-from xretrieve.gallery_sources import Sources
-from xretrieve.gallery_store import MANIFEST, Store
-from xretrieve.gallery_tokens import TokenSpool, token_dtype
+from xretrieve.gallery.encode import Encoder, encode_items, to_numpy
+from xretrieve.gallery.matchers import coarse_entry, identity
+from xretrieve.gallery.plan import make_plan
+from xretrieve.gallery.sources import Sources
+from xretrieve.gallery.store import MANIFEST, Store
+from xretrieve.gallery.token_files import TokenSpool, token_dtype
+from xretrieve.gallery.vector_index import MIN_TRAIN, GalleryIndex, Queries
 from xretrieve.index import create_index
 from xretrieve.index.recall import EFFORTS
 from xretrieve.utils.files import atomic_folder, locked

@@ -5,7 +5,7 @@
     photos.xr/
       gallery.json            format, matcher, index, parts, removed rows, failures; replaced last, in one step
       parts/0000-1f2e3d/      vectors.npy (N, D) float32; items.jsonl, one line per row, then changes to earlier rows;
-                              local tokens where the head scores those (:mod:`xretrieve.gallery_tokens`)
+                              local tokens where the head scores those (:mod:`xretrieve.gallery.token_files`)
       index-5a4b3c/           an approximate index over the first rows; it can always be made anew from the parts
 
 Adding writes a part, removing writes row numbers; nothing that was there is touched. Whatever is killed before
@@ -30,8 +30,8 @@ import numpy as np
 import torch
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.gallery_items import Item
-from xretrieve.gallery_tokens import TokenPart, TokenSpool, join
+from xretrieve.gallery.items import Item
+from xretrieve.gallery.token_files import TokenPart, TokenSpool, join
 from xretrieve.tokens import Prepared
 from xretrieve.utils.arrays import load_npy
 from xretrieve.utils.atomic import tidy_folder
@@ -78,7 +78,7 @@ class Store:
             matcher: what made them: name, fingerprint, and what loads it again.
             index: name and options.
             more: further keys of ``gallery.json``: ``tokens`` (``dim``, ``dtype``) where pictures keep their tokens,
-                and ``coarse``, whose the vectors then are (:mod:`xretrieve.gallery_matchers`).
+                and ``coarse``, whose the vectors then are (:mod:`xretrieve.gallery.matchers`).
         """
         now = _now()
         info = {

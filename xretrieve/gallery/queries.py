@@ -11,7 +11,7 @@ from xretrieve.query import Image, ImageText, Query, texts_of
 from xretrieve.tokens import Prepared
 
 if TYPE_CHECKING:
-    from xretrieve.gallery_matchers import Matchers
+    from xretrieve.gallery.matchers import Matchers
 
 
 @dataclass(frozen=True)

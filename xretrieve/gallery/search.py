@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from xretrieve.errors import QueryKindError, XRetrieveError
-from xretrieve.gallery_asked import Asked
-from xretrieve.gallery_blend import Tuned, share_of
-from xretrieve.gallery_encode import to_numpy
-from xretrieve.gallery_images import StoredImages
-from xretrieve.gallery_index import EXACT, GalleryIndex
-from xretrieve.gallery_matchers import Matchers
-from xretrieve.gallery_store import Store
+from xretrieve.gallery.blend import Tuned, share_of
+from xretrieve.gallery.encode import to_numpy
+from xretrieve.gallery.matchers import Matchers
+from xretrieve.gallery.queries import Asked
+from xretrieve.gallery.store import Store
+from xretrieve.gallery.stored_images import StoredImages
+from xretrieve.gallery.vector_index import EXACT, GalleryIndex
 from xretrieve.heads.scoring import score_matrix, score_pairs
 from xretrieve.heads.turns import Turns
 from xretrieve.query import Query

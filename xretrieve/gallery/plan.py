@@ -12,8 +12,8 @@ from typing import Any
 from xretrieve.data.base import RetrievalDataset
 from xretrieve.data.folder import picture_suffixes
 from xretrieve.errors import XRetrieveError
-from xretrieve.gallery_items import Item, Plan, places_of, plan_dataset
-from xretrieve.gallery_sources import Named, Sources
+from xretrieve.gallery.items import Item, Plan, places_of, plan_dataset
+from xretrieve.gallery.sources import Named, Sources
 from xretrieve.utils.files import content_hash
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xretrieve.errors import DiskError, XRetrieveError
-from xretrieve.gallery_items import Item
-from xretrieve.gallery_tokens import TokenSpool, fits_float16
+from xretrieve.gallery.items import Item
+from xretrieve.gallery.token_files import TokenSpool, fits_float16
 from xretrieve.tokens import Tokens
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.gallery_store import Store
+from xretrieve.gallery.store import Store
 from xretrieve.utils.paths import is_there
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xretrieve.gallery_store import Store
+from xretrieve.gallery.store import Store
 from xretrieve.tokens import Prepared
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 from xretrieve.data.folder import Found, lies, no_pictures, scan_folder
 from xretrieve.data.patterns import Patterns
 from xretrieve.errors import XRetrieveError
-from xretrieve.gallery_items import Item, places_of
+from xretrieve.gallery.items import Item, places_of
 from xretrieve.utils.paths import expand, is_file, is_folder
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.gallery_filter import MetadataFilter
-from xretrieve.gallery_index import GalleryIndex
-from xretrieve.gallery_matchers import Matchers
-from xretrieve.gallery_store import Store
+from xretrieve.gallery.matchers import Matchers
+from xretrieve.gallery.metadata_filter import MetadataFilter
+from xretrieve.gallery.store import Store
+from xretrieve.gallery.vector_index import GalleryIndex
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,7 +24,7 @@ class Followed:
 
     Args:
         store: what was read.
-        matcher, coarse: as in :class:`xretrieve.gallery_matchers.Matchers`.
+        matcher, coarse: as in :class:`xretrieve.gallery.matchers.Matchers`.
     """
 
     def __init__(self, store: Store, matcher: Matcher | None = None, coarse: Matcher | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.gallery_store import Store
+from xretrieve.gallery.store import Store
 from xretrieve.index import Fitted, FlatIndex, Index, create_index, fit_recall, load_index, moved_vectors
 from xretrieve.index.auto import threshold_of
 from xretrieve.utils.checksums import seal, verify

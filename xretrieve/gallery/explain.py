@@ -12,9 +12,9 @@ from xretrieve.data.base import FeatureRow
 from xretrieve.errors import QueryKindError, XRetrieveError
 from xretrieve.explain.attention import attention_of
 from xretrieve.explain.sets import set_told
-from xretrieve.gallery_encode import to_numpy
-from xretrieve.gallery_matchers import Matchers
-from xretrieve.gallery_store import Store
+from xretrieve.gallery.encode import to_numpy
+from xretrieve.gallery.matchers import Matchers
+from xretrieve.gallery.store import Store
 from xretrieve.heads.multi import MultiQueryHead
 from xretrieve.query import Image, ImageText, MultiText, Query, Text
 

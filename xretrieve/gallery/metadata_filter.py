@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from xretrieve.errors import XRetrieveError, unknown
-from xretrieve.gallery_items import Item
+from xretrieve.gallery.items import Item
 
 
 class MetadataFilter:

@@ -78,7 +78,6 @@ def test_modules_that_mypy_is_told_about_exist() -> None:
 # Modules that import each other in a circle; imports inside functions and for types alone count. What is named here may
 # only get less: the patterns of the modules, and how many they are at most.
 CIRCLES = {
-    "the gallery": (14, ["xretrieve.gallery*", "xretrieve.session", "xretrieve.matcher*", "xretrieve.ensemble"]),
     "reports that draw themselves": (14, [
         "xretrieve.evaluation.comparison", "xretrieve.evaluation.leads", "xretrieve.evaluation.rows",
         "xretrieve.evaluation.report", "xretrieve.evaluation.html", "xretrieve.evaluation.plots",
@@ -89,6 +88,10 @@ CIRCLES = {
     ]),
     "reasoning steps": (2, ["xretrieve.heads._kernels.steps", "xretrieve.heads.graph"]),
 }  # fmt: skip
+
+
+# `matcher.index(...)` is public, and makes a gallery, which stands above the matcher: the one arrow that points up.
+UPWARDS = ("xretrieve.matcher", "xretrieve.gallery")
 
 
 def fits(circle: set[str], most: int, patterns: list[str]) -> bool:
@@ -132,6 +135,8 @@ def test_circles_of_imports_only_get_fewer() -> None:
         name: imported(ast.parse(path.read_text(encoding="utf-8")), name, path.stem == "__init__", set(paths))
         for name, path in paths.items()
     }
+    assert UPWARDS[1] in arrows[UPWARDS[0]], "it is gone: take it out here"
+    arrows[UPWARDS[0]].remove(UPWARDS[1])
     found = circles(arrows)
     new = [sorted(circle) for circle in found if not any(fits(circle, *known) for known in CIRCLES.values())]
     assert not new, "these modules import each other; move what both need into a module below them"

@@ -17,7 +17,7 @@ _PUBLIC = {
     "ImageText": "xretrieve.query",
     "Tokens": "xretrieve.tokens",
     "Matcher": "xretrieve.matcher",
-    "load": "xretrieve.matcher",
+    "load": "xretrieve.loading",
     "Ensemble": "xretrieve.ensemble",
     "Gallery": "xretrieve.gallery",
     "Ranking": "xretrieve.ranking",

@@ -20,7 +20,7 @@ from xretrieve.backbones.base import Backbone
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.heads.base import Head
 from xretrieve.heads.tshsr import fuse_logits
-from xretrieve.matcher import Matcher, check_sets, load_one
+from xretrieve.matcher import Matcher, check_sets, load_saved
 from xretrieve.tokens import Prepared
 from xretrieve.utils.files import atomic_folder, read_json, write_json
 
@@ -213,7 +213,7 @@ class Ensemble(nn.Module):
         names = about.get("members") if isinstance(about, dict) and about.get("format") == FORMAT else None
         if not isinstance(names, list) or any(not isinstance(n, str) or Path(n).name != n for n in names):
             raise XRetrieveError(f"{folder / FILE} is not an ensemble of format {FORMAT}")
-        members = {name: load_one(folder / "members" / name) for name in names}
+        members = {name: load_saved(folder / "members" / name) for name in names}
         return cls(members, about.get("fusion", "mean"), str(about.get("name", "")), str(folder))
 
     # what an average of scores cannot do ---------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xretrieve.backbones import create_backbone, load_backbone
+from xretrieve.backbones import load_backbone
 from xretrieve.backbones.base import Backbone
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads import create_head, head_class
@@ -22,17 +22,15 @@ from xretrieve.query import Image, ImageText, MultiText, Query, checked_query, t
 from xretrieve.tokens import Prepared, Tokens
 from xretrieve.utils.checksums import verify
 from xretrieve.utils.files import atomic_folder, read_json, write_json
-from xretrieve.utils.paths import expand, is_file, is_folder, is_there
+from xretrieve.utils.paths import is_file, is_folder
 from xretrieve.utils.precision import DTYPES, described, resolve
 
 if TYPE_CHECKING:
     from xretrieve.data.cache import FeatureCache
-    from xretrieve.ensemble import Ensemble
     from xretrieve.gallery import Gallery
 
 FORMAT = 1
 WEIGHTS = 256 * 2**20  # bytes of weights whose checksums are looked at when they are loaded
-HUB = "hf-hub:"
 
 
 def check_sets(sets: Sequence[Sequence[str]]) -> list[int]:
@@ -339,50 +337,13 @@ def saved_folder(name: str | Path) -> Path | None:
     return None
 
 
-def load(name: str | Path, weights: str | Path | None = None, **options: Any) -> Matcher | Ensemble:
-    """A matcher from a run folder, a matcher folder, or a pretrained two-tower model.
-
-    Args:
-        name: ``runs/x`` (of a recipe with `members` an :class:`xretrieve.ensemble.Ensemble`); ``open_clip:ARCH/TAG``;
-            ``transformers:NAME_OR_FOLDER`` (CLIP, SigLIP); what `xretrieve export` wrote: a folder with weights or with
-            ONNX graphs, or ``hf-hub:OWNER/NAME[@REVISION]``.
-        weights: of a pretrained model, a local file with the weights of both towers; nothing is fetched then.
-        options: for pretrained models, passed to both towers of :func:`xretrieve.create_backbone`.
-    """
-    if weights is not None:
-        options["weights"] = str(expand(weights).resolve())
-    folder, saved = Path(name), saved_folder(name)
-    if saved is not None:
-        if options:
-            raise XRetrieveError(f"{folder} is a saved matcher; it takes no options ({', '.join(options)})")
-        if is_file(saved / "ensemble.json"):
-            from xretrieve.ensemble import Ensemble
-
-            return Ensemble.load(saved)
-        matcher = Matcher.load(saved)
-        matcher.source = str(folder)
-        return matcher
-    if isinstance(name, str) and name.startswith(HUB) and not is_there(folder):
-        from xretrieve.sharing.hub import fetch
-
-        found = load(fetch(name.removeprefix(HUB)), **options)
-        found.source = name
-        return found
-    if isinstance(name, str) and ":" in name and not is_there(folder):
-        image = create_backbone(name, modality="image", frozen=True, **options)
-        text = create_backbone(name, modality="text", frozen=True, **options)
-        return Matcher(image, text, build_head("cosine", image, text), name, name, options)
-    if is_there(folder):
+def load_saved(folder: str | Path) -> Matcher:
+    """The one matcher of a run or matcher folder; ``source`` is that folder."""
+    saved = saved_folder(folder)
+    if saved is None:
         raise XRetrieveError(
             f"{folder} holds no matcher (no matcher/config.json): give a run folder made by `xretrieve train`"
         )
-    raise XRetrieveError(
-        f"no run folder {str(name)!r}; give a run folder, or a model such as "
-        "'open_clip:ViT-B-32/laion2b_s34b_b79k', 'transformers:FOLDER' or 'hf-hub:OWNER/NAME'"
-    )
-
-
-def load_one(name: str | Path, weights: str | Path | None = None, **options: Any) -> Matcher:
-    """As :func:`load`, for whatever takes a single model: an ensemble is an error that names its members."""
-    found = load(name, weights, **options)
-    return found if isinstance(found, Matcher) else found.refuse()
+    matcher = Matcher.load(saved)
+    matcher.source = str(folder)
+    return matcher

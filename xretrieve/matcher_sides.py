@@ -6,20 +6,15 @@ A search with a text needs no image backbone: neither its weights nor the packag
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from threading import RLock
 from typing import Any
 
 import torch
 from torch import nn
 
-from xretrieve.backbones import check_saved, create_backbone, load_backbone
 from xretrieve.backbones.base import Backbone
-from xretrieve.heads import head_class
 from xretrieve.heads.base import Head
-from xretrieve.matcher import HUB, WEIGHTS, Matcher, load_one, read_saved, saved_folder
-from xretrieve.utils.checksums import verify
-from xretrieve.utils.paths import is_file, is_there
+from xretrieve.matcher import Matcher
 
 SIDES = ("image", "text")
 _LOADING = RLock()  # two searches at once must not load one side twice
@@ -106,32 +101,3 @@ class LateMatcher(Matcher):
 
     def _whole(self) -> None:
         self.image, self.text  # noqa: B018  loaded
-
-
-def find_sides(source: str, options: dict[str, Any], head: dict[str, Any]) -> tuple[Loaders, Head]:
-    """What :func:`xretrieve.load` would give for one matcher, without its backbones: how to load each, and the head.
-
-    Args:
-        source: a run or matcher folder, a model of the hub, or a pretrained model.
-        options: as ``load`` takes them.
-        head: ``name`` and ``options`` of the head, where the source is a pretrained model.
-
-    What is missing from a folder, or cut short, is an error now; the rest is one when a side is loaded.
-    """
-    folder = saved_folder(source)
-    if folder is None and source.startswith(HUB) and not is_there(source):
-        from xretrieve.sharing.hub import fetch
-
-        folder = saved_folder(fetch(source.removeprefix(HUB)))
-    if folder is None and (":" not in source or is_there(source)):
-        load_one(source, **options)  # it is not there any more: says so
-    if folder is not None and is_file(folder / "ensemble.json"):
-        load_one(folder)  # says that an ensemble cannot be searched
-    if folder is not None:
-        for side in SIDES:
-            check_saved(folder / side)
-        saved = read_saved(folder)[0]
-        verify(folder, WEIGHTS, only="head.")  # a side is compared by its fingerprint when it is loaded
-        return {side: partial(load_backbone, folder / side) for side in SIDES}, saved
-    make: Loaders = {side: partial(create_backbone, source, modality=side, frozen=True, **options) for side in SIDES}
-    return make, head_class(head["name"])(**head["options"])

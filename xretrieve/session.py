@@ -19,7 +19,7 @@ from xretrieve.heads.turns_fused import growing, text_to_add
 from xretrieve.query import MultiText, Text
 
 if TYPE_CHECKING:
-    from xretrieve.gallery import Gallery
+    from xretrieve.gallery.searchable import Searchable
     from xretrieve.ranking import Ranking
 
 LIMIT = 50  # sentences: reasoning grows with their square, and nobody describes a picture that long
@@ -40,7 +40,7 @@ class Session:
     is None where vectors are the scores.
     """
 
-    def __init__(self, gallery: Gallery, combine: str = "", where: dict[str, Any] | None = None) -> None:
+    def __init__(self, gallery: Searchable, combine: str = "", where: dict[str, Any] | None = None) -> None:
         self.combine, self.where = check_combine(combine), where
         self._gallery, self._matcher = gallery, gallery.matcher
         head = getattr(self._matcher, "head", None)

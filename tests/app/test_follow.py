@@ -140,7 +140,7 @@ def test_texts_and_pictures_are_searched_by_two_threads_at_once(served, served_p
 
 def test_an_unknown_id_is_not_compared_with_all_ids(served, monkeypatch):
     monkeypatch.setattr(
-        "xretrieve.gallery.gallery.get_close_matches", lambda *_, **__: pytest.fail("all ids were compared")
+        "xretrieve.gallery.searchable.get_close_matches", lambda *_, **__: pytest.fail("all ids were compared")
     )
     with client_of(served) as client:
         for answer in (

@@ -20,7 +20,7 @@ def gallery(tmp_path_factory):
     place = tmp_path_factory.mktemp("composed")
     matcher = tiny_matcher("dual")
     matcher.save(place / "run" / "matcher")
-    from xretrieve.matcher import load
+    from xretrieve.loading import load
 
     return Gallery.build(load(place / "run"), noise_photos(place / "photos", 5), place / "g.xr")
 

@@ -19,7 +19,7 @@ def gallery(tmp_path_factory):
     dual = tiny_matcher("dual", seed=1, image=sgr.image)
     sgr.save(place / "sgr" / "matcher")
     dual.save(place / "dual" / "matcher")
-    from xretrieve.matcher import load
+    from xretrieve.loading import load
 
     return Gallery.build(load(place / "sgr"), noise_photos(place / "photos", 6), place / "g.xr",
                          coarse=load(place / "dual"))  # fmt: skip

@@ -18,7 +18,7 @@ from xretrieve.data.cache import FeatureCache
 from xretrieve.errors import XRetrieveError, unknown
 from xretrieve.evaluation import evaluate
 from xretrieve.evaluation.report import Report
-from xretrieve.matcher import load
+from xretrieve.loading import load
 from xretrieve.training.build import test_split
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import as_items, list_recipes, load_recipe, recipes_named

@@ -54,7 +54,7 @@ def evaluate(
     from xretrieve.evaluation.protocols import get_protocol
     from xretrieve.evaluation.published import published_rows
     from xretrieve.evaluation.rows import member_row
-    from xretrieve.matcher import load
+    from xretrieve.loading import load
     from xretrieve.training.build import load_split
     from xretrieve.training.members import member_reports
     from xretrieve.training.precision import trained_in

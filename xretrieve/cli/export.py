@@ -39,7 +39,7 @@ def export(
 ) -> None:
     """Share a run: a folder that `xr.load` reads anywhere, with a model card made of its recipe and its report."""
     from xretrieve.errors import XRetrieveError
-    from xretrieve.matcher import HUB
+    from xretrieve.loading import HUB
     from xretrieve.sharing import export as write
     from xretrieve.sharing.hub import check_name, push
 

@@ -101,7 +101,7 @@ def index(
     from xretrieve.errors import XRetrieveError
     from xretrieve.gallery import Gallery
     from xretrieve.gallery.build import check_out
-    from xretrieve.matcher import load_one
+    from xretrieve.loading import load_one
     from xretrieve.utils.precision import check
 
     keep_freed_memory()

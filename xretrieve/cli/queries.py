@@ -26,7 +26,7 @@ def open_gallery(folder: Path, model: str | None, weights: Path | None, coarse: 
         raise XRetrieveError("--weights belongs to --model; write both")
     opened = Gallery.open(folder)  # a wrong folder should not cost a model's loading time
     if model or coarse:
-        from xretrieve.matcher import load
+        from xretrieve.loading import load
 
         matcher = load(model, weights) if model else None
         opened = Gallery.open(folder, matcher, load(coarse) if coarse else None)

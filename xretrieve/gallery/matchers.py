@@ -111,8 +111,8 @@ class Matchers:
         return self._loaded[key]
 
     def _load(self, key: str) -> Matcher:
-        from xretrieve.matcher import load_one
-        from xretrieve.matcher_sides import LateMatcher, Loaders, find_sides
+        from xretrieve.loading import find_sides, load_one
+        from xretrieve.matcher_sides import LateMatcher, Loaders
 
         folder, about = self._store.folder, self._store.info[key]
         argument, option = GIVEN[key]

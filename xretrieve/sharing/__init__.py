@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from xretrieve.ensemble import Ensemble
 from xretrieve.errors import XRetrieveError
-from xretrieve.matcher import Matcher, load
+from xretrieve.loading import load
+from xretrieve.matcher import Matcher
 from xretrieve.sharing.card import Source, model_card
 from xretrieve.sharing.graphs import export_graphs
 from xretrieve.sharing.hub import fetch, push

@@ -16,7 +16,8 @@ from xretrieve.data.info import INFO
 from xretrieve.ensemble import Ensemble
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.report import Report
-from xretrieve.matcher import HUB, Matcher
+from xretrieve.loading import HUB
+from xretrieve.matcher import Matcher
 from xretrieve.training.recipe import Recipe
 from xretrieve.training.recipes import load_recipe
 from xretrieve.utils.paths import is_file

@@ -19,7 +19,8 @@ from xretrieve.data.base import RetrievalDataset
 from xretrieve.data.cache import Add, FeatureCache, Step, bars
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads import head_class
-from xretrieve.matcher import Matcher, build_head, load
+from xretrieve.loading import load
+from xretrieve.matcher import Matcher, build_head
 from xretrieve.training.feeds import CachedFeed, Feed, LiveFeed
 from xretrieve.training.recipe import BackboneConfig, DatasetConfig, Recipe
 from xretrieve.training.recipes import find_weights

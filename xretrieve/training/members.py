@@ -13,7 +13,7 @@ from xretrieve.data.cache import FeatureCache
 from xretrieve.ensemble import FILE, Ensemble
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.report import Report
-from xretrieve.matcher import load_one
+from xretrieve.loading import load_one
 from xretrieve.training.build import load_split
 from xretrieve.training.preflight import preflight
 from xretrieve.training.recipe import MemberConfig, Recipe

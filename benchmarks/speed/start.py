@@ -35,11 +35,11 @@ from xretrieve.backbones import create_backbone
 from xretrieve.bench.tables import machine_line
 from xretrieve.evaluation.provenance import versions
 from xretrieve.gallery import Gallery
-from xretrieve.gallery.vector_index import GalleryIndex
 from xretrieve.gallery.items import Item
 from xretrieve.gallery.matchers import identity
 from xretrieve.gallery.store import Store
 from xretrieve.gallery.token_files import TokenSpool
+from xretrieve.gallery.vector_index import GalleryIndex
 from xretrieve.matcher import Matcher, build_head
 from xretrieve.tokens import Tokens
 from xretrieve.utils.files import write_json

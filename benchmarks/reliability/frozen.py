@@ -1,15 +1,15 @@
 """Outputs of an earlier commit against those of the working tree: equal to the bit, or every difference named.
 
-    python benchmarks/reliability/frozen.py
-    python benchmarks/reliability/frozen.py --commit HEAD~3 --only tshsr,progressive
+    python benchmarks/reliability/frozen.py                                            changes that are not committed
+    python benchmarks/reliability/frozen.py --commit HEAD~3 --only tshsr,progressive   those of three commits too
     python benchmarks/reliability/frozen.py --ignore unit
     python benchmarks/reliability/frozen.py --keep tests/fixtures
 
 The commit is unpacked into a temporary folder, and this file runs there and here, each in a process of its own: tiny
 runs of all four kinds of stage (pairs, query sets, domain, composition), an average of two, scores alone; of each the
 weights, the log, report.json, ranks.npz, TREC files, the page, the table, the model card, a comparison, and rankings of
-a gallery. Only what a clock says, and versions, are left out. Nothing but public names and verbs is used, so that this
-file runs on both sides.
+a gallery and of a session with what explains them. Only what a clock says, and versions, are left out. Nothing but
+public names and verbs is used, so that this file runs on both sides.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ import numpy as np
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-BEFORE = "2b5e851"  # the last commit before the three tasks were put on one path
 CLOCK = ("seconds", "created", "versions", "cpu_seconds", "checksum")  # keys that differ from one minute to the next
 SCENES = {"train": 40, "val": 12, "test": 12, "size": 48}
 IMAGE = {"pretrained": False, "size": 48, "mean": 0.5, "std": 0.5, "cells": 3,
@@ -133,6 +132,13 @@ def _run(name: str, out: Path) -> None:
         gallery = matcher.index(test, out.parent.parent / "galleries" / name)
         hits = rankings(gallery, test, told["task"])
         (out / "rankings.json").write_text(json.dumps(hits), encoding="utf-8")
+        explained = [gallery.search(query, k=2).explain(1) for query in queries(test, told["task"])]
+        place = str(out.parent.parent)  # which pictures lie below
+        (out / "explained.json").write_text(json.dumps(explained).replace(place, ""), encoding="utf-8")
+        if told["task"] != "composed":
+            combine = told.get("combine", "" if told["task"] == "multi_query" else "mean_similarity")
+            turns = list(_session(gallery.session(combine), test.captions[:3]))
+            (out / "session.json").write_text(json.dumps(turns), encoding="utf-8")
 
 
 def _log(path: Path) -> Iterator[str]:
@@ -152,17 +158,29 @@ def _report(report: Any, out: Path) -> None:
     (out / "report.html").rename(out / "page.txt")
 
 
-def rankings(gallery: Any, test: Any, task: str) -> list[list[list[Any]]]:
-    """The first hits of four queries of the task in a gallery of the test pictures: ids and scores."""
+def queries(test: Any, task: str) -> list[Any]:
+    """Four of a task, made of the test split."""
     import xretrieve as xr
 
     texts = test.captions
-    queries = {
-        "image_text": [xr.Text(text) for text in texts[:4]],
-        "multi_query": [xr.MultiText(texts[i : i + 3]) for i in range(4)],
-        "composed": [xr.ImageText(picture, text) for picture, text in zip(test.images[:4], texts[:4], strict=True)],
-    }[task]
-    return [[[hit.id, hit.score] for hit in gallery.search(query, k=6)] for query in queries]
+    if task == "composed":
+        return [xr.ImageText(picture, text) for picture, text in zip(test.images[:4], texts[:4], strict=True)]
+    return [xr.MultiText(texts[i : i + 3]) if task == "multi_query" else xr.Text(texts[i]) for i in range(4)]
+
+
+def rankings(gallery: Any, test: Any, task: str) -> list[list[list[Any]]]:
+    """The first hits of :func:`queries` in a gallery of the test pictures: ids and scores."""
+    return [[[hit.id, hit.score] for hit in gallery.search(query, k=6)] for query in queries(test, task)]
+
+
+def _session(session: Any, texts: Sequence[str]) -> Iterator[Any]:
+    """The ranking after each sentence, and what explains its first hit; then without the last sentence."""
+    for text in texts:
+        session.add(text)
+        ranking = session.ranking(4)
+        yield [[[hit.id, hit.score] for hit in ranking], ranking.explain(0)]
+    session.undo()
+    yield [[hit.id, hit.score] for hit in session.ranking(4)]
 
 
 def _compared(a: str, b: str, out: Path) -> None:
@@ -289,7 +307,7 @@ def made_by(tree: Path, work: Path, names: Sequence[str]) -> Path:
 def main(argv: list[str] | None = None) -> int:
     """The differences, and status 1 where there is one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--commit", default=BEFORE, help="what the working tree is compared with")
+    parser.add_argument("--commit", default="HEAD", help="what the working tree is compared with")
     parser.add_argument("--only", default="", help="names of runs, with commas: " + ", ".join(RUNS))
     parser.add_argument("--ignore", default="", help="keys of JSON whose values may differ, with commas")
     parser.add_argument(

@@ -86,3 +86,12 @@ def test_half_a_pair_and_bytes_of_file_names_are_written_and_read_back(tmp_path)
 
 def test_a_text_of_bytes_needs_no_file():
     assert decode(b"\xef\xbb\xbfa", "x") == "a"
+
+
+def test_lines_that_are_not_wanted_are_passed_over_and_keep_their_numbers(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"of": "a"}\n{"of": "b", broken\n{"of": "a"}\nbroken\n', encoding="utf-8")
+    lines = json_lines(path, ['"of": "b"'])
+    assert [next(lines)[0], next(lines)[0]] == [1, 3]
+    with pytest.raises(XRetrieveError, match="line 4"):
+        next(lines)

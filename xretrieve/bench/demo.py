@@ -98,11 +98,6 @@ def run_demo(
     write_json(out / MARKER, {"recipes": list(recipes), "overrides": overrides or []})
     say(f"drawing the pictures of {chosen[0].dataset.name} ...")
     drawn_beside_imports(chosen[0].dataset, jobs)
-    from xretrieve.data.cache import FeatureCache
-    from xretrieve.evaluation.leads import lead
-    from xretrieve.gallery import Gallery
-    from xretrieve.training.build import load_split
-
     with Workers(jobs) as workers:
 
         def begun(steps: int) -> None:
@@ -117,6 +112,11 @@ def run_demo(
         runs = [_train(chosen[0], out, progress, say, begun, measured)]
         together = "lines" if progress and jobs > 1 else progress
         runs += workers.all(_train, [(recipe, out, together, say) for recipe in chosen[1:]])
+    from xretrieve.data.cache import FeatureCache
+    from xretrieve.evaluation.leads import lead
+    from xretrieve.gallery import Gallery
+    from xretrieve.training.build import load_split
+
     say("measuring the first model untrained beside it, indexing and searching the test pictures ...")
     test = load_split(chosen[0].dataset, "test")
     of_task = {task: [run.report for run in runs if run.recipe.task == task] for task in ("image_text", *FOLDERS)}

@@ -16,7 +16,6 @@ def drawn_beside_imports(dataset: DatasetConfig, jobs: int = 1) -> None:
         import timm  # noqa: F401
         import torch  # noqa: F401
 
-        import xretrieve.gallery
         import xretrieve.training.run  # noqa: F401
 
 

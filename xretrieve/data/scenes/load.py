@@ -95,8 +95,9 @@ def _check(folder: Path, wanted: SceneOptions, given: dict[str, Any]) -> None:
 
 def _lines(path: Path, split: str) -> list[dict[str, Any]]:
     found, number = [], 0
+    others = [f'"split": "{name}"' for name in SPLITS if name != split]
     try:
-        for number, row in json_lines(path):  # noqa: B007  named by the error below
+        for number, row in json_lines(path, others):  # noqa: B007  named by the error below
             if row["split"] == split:
                 found.append(row)
     except (BrokenJsonError, KeyError, TypeError) as error:

@@ -189,7 +189,7 @@ def markdown(table: dict[str, Any]) -> str:
     kinds = list(dict.fromkeys(k for row in table["rows"] for w in row["weights"].values() for k in w))
     lines += ["", *tables.heading(["image weight, mean (sd)", *kinds])]
     for row in table["rows"]:
-        told = next(iter(row["weights"].values()), {})
+        told: dict[str, Any] = next(iter(row["weights"].values()), {})
         if told:
             shown = ["{mean:.2f} ({sd:.2f})".format(**told[k]) if k in told else "" for k in kinds]
             lines.append(tables.line([tables.label(row), *shown]))

@@ -95,9 +95,8 @@ def _members(units: int, unit: np.ndarray, strata: np.ndarray | None) -> list[np
 def intervals(samples: dict[str, np.ndarray], level: float = 0.95) -> dict[str, tuple[float, float]]:
     """Percentile interval of each metric, 95 % unless told."""
     tail = 50 * (1 - level)
-    return {
-        name: tuple(float(v) for v in np.percentile(values, [tail, 100 - tail])) for name, values in samples.items()
-    }  # type: ignore[misc]
+    ends = {name: np.percentile(values, [tail, 100 - tail]) for name, values in samples.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
 
 
 def recall_curve(

@@ -101,7 +101,8 @@ def rank_counts(
     n, c = scores.shape
     if folds < 1 or n % folds:
         raise XRetrieveError(f"{n} images cannot be cut into {folds} folds of equal size; use the protocol `full`")
-    counts = RankCounts(*(np.empty(size, np.int64) for size in (n, n, c, c)), owner, folds)
+    empty = [np.empty(size, np.int64) for size in (n, n, c, c)]
+    counts = RankCounts(empty[0], empty[1], empty[2], empty[3], owner, folds)
     size = n // folds
     for start in range(0, n, size):
         rows = slice(start, start + size)

@@ -53,8 +53,8 @@ def test_only_the_best_by_the_codes_are_read(kind, monkeypatch):
     ids, vectors = clustered()
     index, _ = both(kind, ids, vectors)
     read = []
-    rows = type(index)._rows
-    monkeypatch.setattr(type(index), "_rows", lambda self, places: read.append(len(places)) or rows(self, places))
+    own = type(index)._products
+    monkeypatch.setattr(type(index), "_products", lambda self, query, at: read.append(len(at)) or own(self, query, at))
     index.search(vectors[:1], 10)
     assert read[0] == 100 and sum(read) < N / 2
 

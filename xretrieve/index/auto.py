@@ -129,7 +129,7 @@ class AutoIndex(FlatIndex):
             left = near[near >= 0]
             left = left[kept[left]]
             if len(left) >= wanted:
-                exact = (torch.from_numpy(query) @ self._rows(left).T).numpy()[0]
+                exact = self._products(query[0], left)
                 last = np.partition(exact, -k)[-k]
                 if exact[-max(1, len(left) // TAIL) :].max() < last:
                     row, score, place = np.zeros(len(left), np.int64), exact, left
@@ -149,10 +149,18 @@ class AutoIndex(FlatIndex):
             self._many = int(self._kept.sum())
         return self._joined
 
+    def _products(self, query: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """(N,) float32 inner products of a query (dim,) with the vectors at some places; nothing else is read."""
+        assert self._codes is not None
+        made, start = np.empty(len(places), np.float32), 0
+        for block in self._vectors:
+            here = np.flatnonzero((places >= start) & (places < start + len(block)))
+            made[here] = self._codes.products(query, block.numpy(), places[here] - start)
+            start += len(block)
+        return made
+
     def _rows(self, places: np.ndarray) -> torch.Tensor:
         """(N, dim) vectors at some places, in their order; nothing else is read."""
-        if len(self._vectors) == 1:
-            return self._vectors[0].index_select(0, torch.from_numpy(places))
         rows, start = torch.empty(len(places), self.dim), 0
         for block in self._vectors:
             here = np.flatnonzero((places >= start) & (places < start + len(block)))

@@ -32,6 +32,10 @@ class Codes(Protocol):
     def nearest(self, queries: np.ndarray, n: int) -> np.ndarray:
         """Places (Q, n) of the ``n`` best by the codes, best first; -1 where there are fewer."""
 
+    def products(self, query: np.ndarray, vectors: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Inner products (N,) of a query (D,) with the ``vectors`` (M, D) at some places (N,), float32, the vectors
+        themselves."""
+
     def save(self, folder: Path) -> None:
         """Write the codes into a folder."""
 
@@ -76,6 +80,15 @@ class PQCodes:
         """Places (Q, n) of the best by the codes, best first, then -1."""
         places: np.ndarray = self._index.search(self._pairs(queries), n)[1]
         return places.astype(np.int64)
+
+    def products(self, query: np.ndarray, vectors: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Inner products (N,) with the vectors at some places: FAISS copies none of them, which halves the time."""
+        made = np.empty(len(places), np.float32)
+        query, vectors = (np.ascontiguousarray(array, np.float32) for array in (query, vectors))
+        places = np.ascontiguousarray(places, np.int64)
+        pointers = (self._faiss.swig_ptr(array) for array in (made, query, vectors, places))
+        self._faiss.fvec_inner_products_by_idx(*pointers, vectors.shape[1], 1, len(places))
+        return made
 
     def save(self, folder: Path) -> None:
         """Write the codes into a folder."""
@@ -144,6 +157,11 @@ class BinaryCodes:
         for row, query in enumerate(queries):
             out[row, :top] = torch.from_numpy(self._scores(query)).topk(top).indices.numpy()
         return out
+
+    def products(self, query: np.ndarray, vectors: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Inner products (N,) with the vectors at some places."""
+        made: np.ndarray = vectors[places] @ query
+        return made
 
     def _scores(self, query: np.ndarray) -> np.ndarray:
         """(N,) float32: estimates of the inner products, less what is the same for all."""

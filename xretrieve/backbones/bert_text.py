@@ -48,8 +48,8 @@ class Attention(nn.Module):
         self.add_module("self", own)
         self.output = _Output(width, width, eps, dropout[0])
 
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        """(N,W,width) to the same; seen (N,1,1,W) bool."""
+    def forward(self, x: Tensor, seen: Tensor | None) -> Tensor:
+        """(N,W,width) to the same; seen (N,1,1,W) bool, None where every word is."""
         own: Any = self.get_submodule("self")
         q, k, v = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (own.query, own.key, own.value))
         found = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=self.training * self.dropout[1])
@@ -75,7 +75,7 @@ class _Layer(nn.Module):
         self.intermediate.dense = nn.Linear(width, config["intermediate_size"])
         self.output = _Output(config["intermediate_size"], width, eps, drop)
 
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None) -> Tensor:
         x = self.attention(x, seen)
         return self.output(F.gelu(self.intermediate.dense(x)), x)  # type: ignore[operator]
 
@@ -105,8 +105,11 @@ class Bert(nn.Module):
         x = parts.word_embeddings(ids) + parts.token_type_embeddings.weight[0]
         x = parts.LayerNorm(x + parts.position_embeddings.weight[: ids.shape[1]])
         x = F.dropout(x, self.dropout, self.training)
+        # of one text every word is real, and torch makes numbers of a mask in every layer
+        whole = len(ids) == 1 and not torch.compiler.is_compiling() and bool(mask.all())
+        seen = None if whole else mask.bool()[:, None, None, :]
         for layer in self.encoder.layer:
-            x = layer(x, mask.bool()[:, None, None, :])
+            x = layer(x, seen)
         return x
 
 

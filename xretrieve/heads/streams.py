@@ -14,7 +14,7 @@ from xretrieve.heads.base import EPS, l2
 from xretrieve.heads.compare import compare
 from xretrieve.heads.dual import Side
 from xretrieve.heads.local import TEMPERATURES, LocalHead, Trace, captions_first, check_stream, roles
-from xretrieve.heads.precise import Affine, full
+from xretrieve.heads.precise import Affine, apply, full, lengths, unit
 from xretrieve.heads.scoring import Items, product_dtype
 from xretrieve.heads.similarity import GlobalVector, node_mask, region_count, xavier
 from xretrieve.tokens import Prepared, Tokens
@@ -162,6 +162,9 @@ class StreamHead(LocalHead):
         if self.pooled:  # V and T are the first half
             first, second = (x[..., : self.dim] * math.sqrt(2) for x in (first, second))
         context, query = first.to(dtype)[:, :, None], second.to(dtype)[:, :, None]
+        if not torch.is_grad_enabled():  # nothing to weigh
+            y = apply((context - query.transpose(1, 2)).square_(), layer.weight, layer.bias)
+            return unit(y, lengths(y), out=y)
         return compare(one, context, query, layer).squeeze(-2)
 
     def pair_bytes(self, words: int, regions: int) -> int:

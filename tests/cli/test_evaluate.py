@@ -62,11 +62,11 @@ def world(monkeypatch, tmp_path):
         )
 
     import xretrieve.data.datasets
-    import xretrieve.matcher
+    import xretrieve.loading
 
     monkeypatch.setattr(xretrieve.data.datasets, "load", load_dataset)
     monkeypatch.setattr(xretrieve.data.datasets, "info", lambda name: None)
-    monkeypatch.setattr(xretrieve.matcher, "load", lambda run, *a, **k: FakeMatcher(float(str(run)[-1])))
+    monkeypatch.setattr(xretrieve.loading, "load", lambda run, *a, **k: FakeMatcher(float(str(run)[-1])))
     for noise in (1, 2):
         (tmp_path / f"run{noise}").mkdir()
         (tmp_path / f"run{noise}" / "recipe.yaml").write_text(

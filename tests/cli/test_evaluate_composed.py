@@ -20,10 +20,10 @@ def world(monkeypatch, tmp_path):
         return make_composed(name, lost=options.get("lost", 0))
 
     import xretrieve.data.datasets
-    import xretrieve.matcher
+    import xretrieve.loading
 
     monkeypatch.setattr(xretrieve.data.datasets, "load", load_dataset)
-    monkeypatch.setattr(xretrieve.matcher, "load", lambda run, *a, **k: Sums())
+    monkeypatch.setattr(xretrieve.loading, "load", lambda run, *a, **k: Sums())
     run = tmp_path / "run"
     run.mkdir()
     monkeypatch.chdir(tmp_path)

@@ -17,7 +17,7 @@ from xretrieve.backbones.base import Backbone
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads import create_head, head_class
 from xretrieve.heads.base import Head
-from xretrieve.heads.scoring import in_dtype, scores_pairs
+from xretrieve.heads.scoring import in_dtype
 from xretrieve.query import Image, ImageText, MultiText, Query, checked_query, texts_of
 from xretrieve.tokens import Prepared, Tokens
 from xretrieve.utils.checksums import verify
@@ -98,13 +98,13 @@ class Matcher(nn.Module):
 
     def pair_dtype(self, precision: str | None = None) -> torch.dtype | None:
         """``dtype`` of :func:`xretrieve.heads.scoring.score_matrix` in ``precision``, by default the matcher's own."""
-        if not scores_pairs(self.head):
+        if self.head.pair_stage is None:
             return None
         return DTYPES[resolve(self.precision if precision is None else precision, self.device)]
 
     def scored_in(self, precision: str | None = None) -> str:
         """What :meth:`score` computes in, and why, for people."""
-        if not scores_pairs(self.head):
+        if self.head.pair_stage is None:
             return "float32 (inner products)"
         return described(self.precision if precision is None else precision, self.device)
 

@@ -14,7 +14,6 @@ from xretrieve.gallery.queries import cut_notes
 from xretrieve.gallery.search import Found, check_k
 from xretrieve.gallery.stored_images import StoredImages
 from xretrieve.heads.fusion import check_combine
-from xretrieve.heads.multi import MultiQueryHead
 from xretrieve.heads.turns_fused import growing, text_to_add
 from xretrieve.query import MultiText, Text
 
@@ -49,7 +48,7 @@ class Session:
                 f"{gallery.path} was made by {self._matcher.name!r}, which takes no texts, so there is nothing to say "
                 "to it; search it with a picture"
             )
-        if self.combine == "head" and not isinstance(head, MultiQueryHead) and not head.indexable:
+        if self.combine == "head" and head.set_stage is None and not head.indexable:
             raise XRetrieveError(
                 f"{gallery.path}: head {head.name!r} scores single texts, not query sets; combine its scores with "
                 "combine='mean_similarity', 'rank_fusion' or 'paragraph' (--combine on the command line)"
@@ -75,7 +74,7 @@ class Session:
     @property
     def reasons(self) -> bool:
         """Whether the head has a level of reasoning, which ``share`` counts."""
-        return hasattr(self._matcher.head, "cheap")
+        return self._matcher.head.bounds is not None
 
     def __len__(self) -> int:
         """How many sentences."""

@@ -11,7 +11,6 @@ from xretrieve.data.turns import query_sets
 from xretrieve.errors import XRetrieveError
 from xretrieve.evaluation.candidates import recalls
 from xretrieve.gallery.blend import Scale, blended
-from xretrieve.heads.multi import MultiQueryHead
 from xretrieve.utils.precision import scoring_in
 from xretrieve.utils.progress import bar
 
@@ -192,7 +191,7 @@ def asked(matcher: Matcher, dataset: RetrievalDataset, most: int) -> tuple[list[
 
 
 def _kind(matcher: Matcher) -> str:
-    return "query sets" if isinstance(matcher.head, MultiQueryHead) else "captions"
+    return "query sets" if matcher.head.set_stage is not None else "captions"
 
 
 def _spread(total: int, most: int) -> np.ndarray:

@@ -20,7 +20,7 @@ def sample_heats(
 
     Empty for other heads and for averages, and where there are no pictures or nothing says where the regions lie.
     """
-    if hasattr(matcher, "members") or not hasattr(getattr(matcher, "head", None), "attention"):
+    if hasattr(matcher, "members") or getattr(getattr(matcher, "head", None), "looks", None) is None:
         return {}
     row = {image: i for i, image in enumerate(dataset.image_ids)}
     asked = [(s, dataset.images[row[s.hits[0].id]]) for s in samples if s.direction == "t2i" and s.hits]

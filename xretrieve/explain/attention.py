@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from xretrieve.backbones.places import Layout
+from xretrieve.heads.abilities import Attention
 from xretrieve.heads.base import l2
 from xretrieve.tokens import Prepared
 
@@ -17,12 +18,12 @@ DIGITS = 6
 
 @torch.inference_mode()
 def attention_of(
-    head: Any, text: Prepared, image: Prepared, words: Sequence[str] = (), layout: Layout | None = None
+    head: Attention, text: Prepared, image: Prepared, words: Sequence[str] = (), layout: Layout | None = None
 ) -> dict[str, Any]:
     """What each word looks at, and what each region looks at.
 
     Args:
-        head: a head with ``attention(text, image)`` (:class:`xretrieve.heads.local.LocalHead`).
+        head: :attr:`xretrieve.heads.base.Head.looks` of a head.
         text, image: one prepared row each.
         words: what the real tokens of the text are; they are numbered where that is not known.
         layout: where the regions lie.

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from xretrieve.backbones.places import Layout
 from xretrieve.explain.attention import values
-from xretrieve.heads.multi import MultiQueryHead
+from xretrieve.heads.abilities import SetStage
 from xretrieve.tokens import Prepared
 
 
 @torch.inference_mode()
 def set_told(
-    head: MultiQueryHead, said: Prepared, image: Prepared, sentences: Sequence[str], layout: Layout | None = None
+    head: SetStage, said: Prepared, image: Prepared, sentences: Sequence[str], layout: Layout | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """What each sentence of a set found in a picture.
 

@@ -15,7 +15,6 @@ from xretrieve.explain.sets import set_told
 from xretrieve.gallery.encode import to_numpy
 from xretrieve.gallery.matchers import Matchers
 from xretrieve.gallery.store import Store
-from xretrieve.heads.multi import MultiQueryHead
 from xretrieve.query import Image, ImageText, MultiText, Query, Text
 
 if TYPE_CHECKING:
@@ -48,16 +47,16 @@ def _exact(store: Store, matcher: Matcher, query: Query, row: int, whole: bool) 
             asked = prepared if alone == query and prepared is not None else matcher.encode_query(alone)
             parts.append(about | {"score": float(matcher.score(asked, image)[0, 0])})
     told: dict[str, Any] = {"parts": parts}
-    if not whole or not isinstance(query, (Text, MultiText)) or not hasattr(matcher.head, "attention"):
+    if prepared is None or not isinstance(query, (Text, MultiText)) or matcher.head.looks is None:
         return told
     where = place(store, matcher, row)
-    if isinstance(matcher.head, MultiQueryHead):
+    if matcher.head.set_stage is not None:
         sentences = [part["text"] for part in parts]
-        each, more = set_told(matcher.head, prepared, image, sentences, where)
+        each, more = set_told(matcher.head.set_stage, prepared, image, sentences, where)
         return {"parts": [part | one for part, one in zip(parts, each, strict=True)], **more}
     if isinstance(query, Text):
         words = matcher.text.token_texts([query.text])[0]
-        told["attention"] = attention_of(matcher.head, prepared, image, words, where)
+        told["attention"] = attention_of(matcher.head.looks, prepared, image, words, where)
     return told
 
 

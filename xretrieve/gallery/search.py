@@ -148,7 +148,7 @@ class Stages:
 
     def _bounds(self) -> bool:
         """Whether most pictures can be left out of a scan that stays exact (:mod:`xretrieve.heads.bound`)."""
-        return hasattr(self._matchers.main.head, "cheap")
+        return self._matchers.main.head.bounds is not None
 
     def _every(self, prepared: Prepared, rows: np.ndarray, k: int) -> Found:
         """The best ``k`` of some rows, all of them scored."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xretrieve.errors import QueryKindError, XRetrieveError
+from xretrieve.heads.abilities import ABILITIES, Attention, Bounds, GroupLosses, PairLosses, PairStage, SetStage
 from xretrieve.tokens import Prepared, Tokens
 from xretrieve.utils.written import values_of, written
 
@@ -126,6 +127,49 @@ class Head(nn.Module, ABC):
         """What this head takes from the backbone of ``side`` (`image` or `text`): its `local` tokens or its `pooled`
         vector. It decides which width the head is built with."""
         return "local"
+
+    # what it can do beyond that (:mod:`xretrieve.heads.abilities`): the head itself, or None ------------------------
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """A class that defines the method of an ability has it, and need not say so."""
+        super().__init_subclass__(**more)
+        for ability, method in ABILITIES.items():
+            if method in vars(cls) and ability not in vars(cls):
+                setattr(cls, ability, property(lambda self: self))
+
+    @property
+    def pair_stage(self) -> PairStage | None:
+        """Scores token by token; None: scores are inner products of the coarse vectors."""
+        return None
+
+    @property
+    def pair_losses(self) -> PairLosses | None:
+        """Losses of its own on the pairs of a batch."""
+        return None
+
+    @property
+    def group_losses(self) -> GroupLosses | None:
+        """Losses of its own on groups of a batch."""
+        return None
+
+    @property
+    def set_stage(self) -> SetStage | None:
+        """Reads the sentences of a query set together."""
+        return None
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """Bounds that spare most of an exact scan."""
+        return None
+
+    @property
+    def looks(self) -> Attention | None:
+        """Who looks where."""
+        return None
+
+    def choices(self) -> list[float]:
+        """Values of a constant weight of image and text that validation tries; none for other heads."""
+        return []
 
     @property
     def coarse(self) -> bool:

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads.base import Head
-from xretrieve.heads.multi import MultiQueryHead
 from xretrieve.heads.scoring import in_dtype
 from xretrieve.tokens import Prepared
 
@@ -31,8 +30,8 @@ def score_rounds(
             float32. None keeps the precision that is in force.
     """
     with in_dtype(gallery.device, dtype):
-        if isinstance(head, MultiQueryHead):
-            return head.score_rounds(queries, gallery, memory)
+        if head.set_stage is not None:
+            return head.set_stage.score_rounds(queries, gallery, memory)
         if not head.indexable:
             raise XRetrieveError(
                 f"head {head.name!r} scores single texts, not query sets; take the mean of its scores "

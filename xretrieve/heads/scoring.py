@@ -12,7 +12,6 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +69,7 @@ def score_matrix(
     """
     queries, gallery = _prepared(head, queries, gallery)
     with in_dtype(queries.device, dtype):
-        if scores_pairs(head):
+        if head.pair_stage is not None:
             return head.run(queries, gallery, memory)["score"].float()
         rows = max(1, (memory or MEMORY) // (4 * max(1, len(gallery))))
         parts = [head.pair(queries[i : i + rows], gallery).float() for i in range(0, len(queries), rows)]
@@ -99,7 +98,7 @@ def score_pairs(
     if not result.numel():
         return result
     with in_dtype(queries.device, dtype):
-        if scores_pairs(head):
+        if head.pair_stage is not None:
             return _listed(head, queries, gallery, candidates, memory or head.memory or MEMORY)
         rows = max(1, (memory or MEMORY) // (4 * max(1, len(gallery))))
         parts = []
@@ -233,11 +232,6 @@ def _prepared(head: Head, queries: Tokens, gallery: Tokens) -> tuple[Prepared, P
     if not isinstance(gallery, Prepared):
         gallery = head.prepare_gallery(gallery)
     return queries, gallery
-
-
-def scores_pairs(head: Any) -> bool:
-    """Whether a head scores token by token; else its scores are inner products of coarse vectors, always float32."""
-    return hasattr(head, "run")
 
 
 def in_dtype(device: torch.device | str, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[object]:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from xretrieve.errors import XRetrieveError
+from xretrieve.heads.abilities import SetStage
 from xretrieve.heads.base import Head
 from xretrieve.heads.bound import CHUNK, SLACK, TopK, best, bounded_top_k
-from xretrieve.heads.multi import MultiQueryHead
 from xretrieve.heads.scoring import in_dtype, score_matrix
 from xretrieve.tokens import Prepared
 
@@ -71,7 +71,7 @@ class Turns:
     def __init__(
         self, head: Head, gallery: Prepared | Images, memory: int | None = None, dtype: torch.dtype | None = None
     ) -> None:
-        if not isinstance(head, MultiQueryHead) and not head.indexable:
+        if head.set_stage is None and not head.indexable:
             raise XRetrieveError(
                 f"head {head.name!r} scores single texts, not query sets; search with hmrn, drilldown or a dual encoder"
             )
@@ -89,8 +89,8 @@ class Turns:
         if len(text) != 1:
             raise XRetrieveError(f"a turn is one sentence, not {len(text)}; add them one by one")
         texts = [*self._texts, text]
-        if isinstance(self.head, MultiQueryHead):
-            glance = self._glance(self.head, self._combined(texts))
+        if self.head.set_stage is not None:
+            glance = self._glance(self.head.set_stage, self._combined(texts))
         else:
             glance = torch.cat([self.head.coarse_scores(text, piece)[0] for piece in self.images.read()])
         self._texts, self._glances = texts, [*self._glances, glance]
@@ -112,8 +112,8 @@ class Turns:
     def bounds(self) -> tuple[Tensor, float]:
         """``c`` (N,) and ``l``: every image's score lies in ``[c, c + l]``; l is 0 where c is the score."""
         said = self.set
-        if isinstance(self.head, MultiQueryHead):
-            return self.head.from_glances(self._glances, said, self.images.frame)
+        if self.head.set_stage is not None:
+            return self.head.set_stage.from_glances(self._glances, said, self.images.frame)
         return torch.stack(self._glances).mean(0), 0.0
 
     @torch.inference_mode()
@@ -145,10 +145,11 @@ class Turns:
     def top_k_of(self, said: Prepared, k: int, bounded: bool = True) -> TopK:
         """As :meth:`top_k` for a set that is complete from the start, ``head.combine_sets`` of one set: the images are
         read once for all its sentences. What was added before does not count."""
-        if not bounded or not hasattr(self.head, "cheap"):
+        bounds = self.head.bounds
+        if not bounded or bounds is None:
             return TopK(*best(self._every(said), None, min(k, len(self.images))), 1.0)
         with in_dtype(said.device, self.dtype):
-            found = [self.head.cheap(said, piece, self.memory) for piece in self.images.read()]
+            found = [bounds.cheap(said, piece, self.memory) for piece in self.images.read()]
         return self._bounded(said, torch.cat([cheap for cheap, _ in found], 1), found[0][1], k)
 
     def _bounded(self, said: Prepared, cheap: Tensor, width: Tensor, k: int, chunk: int = CHUNK) -> TopK:
@@ -161,21 +162,22 @@ class Turns:
 
     def _every(self, said: Prepared) -> Tensor:
         """Full scores of all images (1,N)."""
-        folded = self.head.fold() if isinstance(self.head, MultiQueryHead) else None
+        folded = self.head.fold() if self.head.set_stage is not None else None
         return torch.cat([self._full(said, piece, folded) for piece in self.images.read()], 1)
 
     def _full(self, said: Prepared, piece: Prepared, folded: object) -> Tensor:
-        if not isinstance(self.head, MultiQueryHead):
+        stage = self.head.set_stage
+        if stage is None:
             return score_matrix(self.head, said, piece, self.memory, self.dtype)
         with in_dtype(piece.device, self.dtype):
-            return self.head.run(said, piece, self.memory, folded)["score"].float()
+            return stage.run(said, piece, self.memory, folded)["score"].float()
 
-    def _glance(self, head: MultiQueryHead, said: Prepared) -> Tensor:
+    def _glance(self, stage: SetStage, said: Prepared) -> Tensor:
         """The glance of the last sentence, read after read."""
         parts, start = [], 0
         for piece in self.images.read():
             before = self._glances[-1][start : start + len(piece)] if self._glances else None
-            parts.append(head.glance(said, piece, before))
+            parts.append(stage.glance(said, piece, before))
             start += len(piece)
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 

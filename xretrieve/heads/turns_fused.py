@@ -11,7 +11,6 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.heads.base import Head
 from xretrieve.heads.bound import TopK, best
 from xretrieve.heads.fusion import JOINT, check_combine, ranks_of_all
-from xretrieve.heads.multi import MultiQueryHead
 from xretrieve.heads.scoring import score_matrix
 from xretrieve.heads.turns import Images, Turns
 from xretrieve.tokens import Prepared
@@ -78,7 +77,7 @@ class Paragraph:
 
     def add(self, text: Prepared) -> None:
         """The sentences so far as one text."""
-        whole = isinstance(self.head, MultiQueryHead) or self.head.indexable
+        whole = self.head.set_stage is not None or self.head.indexable
         one: Growing = growing("head" if whole else "mean_similarity", self.head, self.images, self.dtype)
         one.add(text)
         self._said.append(one)

@@ -34,6 +34,6 @@ def stage_notes(recipe: Recipe, matcher: Matcher) -> list[str]:
     assert isinstance(head, ComposedHead)
     if head.sides(head.config).projection != "none" and recipe.start is None:
         notes.append("stage 1: unaligned (the backbones share no space; the maps into one start at random)")
-    if getattr(head, "choices", list)():
+    if head.choices():
         notes.append(f"constant weight of the image: {float(head.weight):.2f}, chosen on the val split")  # type: ignore[arg-type]
     return notes

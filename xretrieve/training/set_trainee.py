@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from xretrieve.heads.fusion import combine_rounds
-from xretrieve.heads.multi import MultiQueryHead
 from xretrieve.tokens import Prepared, Tokens
 from xretrieve.training.losses import Stats
 from xretrieve.training.trainee import Trainee, hide_tokens
@@ -44,11 +43,11 @@ class SetTrainee(Trainee):
         own = self.head.prepare_gallery(hide_tokens(image_tokens, hide[0]))
         queries = self.head.prepare_queries(hide_tokens(text_tokens, hide[1]))
         gallery = self.gather.tokens(own)
-        if self.combine == "head" and isinstance(self.head, MultiQueryHead):
+        if self.combine == "head" and (stage := self.head.set_stage) is not None:
             # padded to the rounds of the whole batch: every process must then join as many matrices
             sets = self.head.combine_sets(queries, sizes).pad_to(len(duplicates))
             take = partial(self._taken, self.loss, duplicates=duplicates[-1:])
-            return self.head.training_loss(sets, gallery, take, rows=self.gather.rows, own=own)
+            return stage.training_loss(sets, gallery, take, rows=self.gather.rows, own=own)
         return self._rounds(queries, gallery, sizes, duplicates)
 
     def _rounds(self, queries: Prepared, gallery: Prepared, sizes: Tensor, duplicates: Tensor) -> tuple[Tensor, Stats]:

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from xretrieve.heads.abilities import GroupLosses
 from xretrieve.heads.base import Head
 from xretrieve.tokens import Prepared, Tokens
 from xretrieve.training.losses import PairLoss, Stats
@@ -137,8 +138,8 @@ class Trainee(nn.Module):
         logged: dict[str, Tensor] = {}
         if self.loss is None:
             pass
-        elif self.group and len(gallery) % self.group == 0 and hasattr(self.head, "run_groups"):
-            total, logged = self._grouped(queries, gallery, duplicates)
+        elif self.group and len(gallery) % self.group == 0 and (own := self.head.group_losses) is not None:
+            total, logged = self._grouped(own, queries, gallery, duplicates)
         else:
             total, logged = self._pairs(queries, everyone, duplicates)
         if self.coarse_loss is not None:
@@ -150,20 +151,22 @@ class Trainee(nn.Module):
 
     def _pairs(self, queries: Prepared, gallery: Prepared, duplicates: Tensor) -> tuple[Tensor, Stats]:
         """The head's losses on all pairs of (K n) queries and (P) gallery items."""
-        if hasattr(self.head, "training_scores"):
-            matrices = self.head.training_scores(queries, gallery)
+        if self.head.pair_losses is not None:
+            matrices = self.head.pair_losses.training_scores(queries, gallery)
         else:
             matrices = {"score": self.head.score(queries, gallery)}
         return self._sum(matrices, duplicates, self.gather)
 
-    def _grouped(self, queries: Prepared, gallery: Prepared, duplicates: Tensor) -> tuple[Tensor, Stats]:
+    def _grouped(
+        self, head: GroupLosses, queries: Prepared, gallery: Prepared, duplicates: Tensor
+    ) -> tuple[Tensor, Stats]:
         """The mean of the groups' losses. Groups stay within a process; DDP's mean over processes is their mean."""
         n, k, alone = len(gallery), len(duplicates), Gather()
         first = dist.get_rank() * n if self.gather.world > 1 else 0
         items = torch.arange(n, device=gallery.device).view(-1, self.group)  # (groups,group)
         sets = torch.arange(k, device=gallery.device)[:, None] * n
         rows = (sets + items[:, None]).flatten()  # group after group, in each the K sets of its captions
-        matrices = self.head.matrices(self.head.run_groups(queries[rows], gallery, len(items)))
+        matrices = head.matrices(head.run_groups(queries[rows], gallery, len(items)))
         losses, logged = [], {}
         for i, members in enumerate(items + first):
             own = {name: scores[i] for name, scores in matrices.items()}  # (K group,group)

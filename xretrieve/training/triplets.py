@@ -150,7 +150,7 @@ class ComposedScores:
 
     def choose_weight(self) -> dict[str, float]:
         """Give a head with a constant weight the one with the best headline (``weight_image``); others stay."""
-        choices = getattr(self.head, "choices", list)()
+        choices = self.head.choices()
         if not choices:
             return {}
         headlines = []
@@ -281,6 +281,6 @@ class DomainWork(CompositionWork):
         if not data.described:
             return super().validate(matcher, trainee, stage, device)
         found = recalls(*score_split(head, self.val.images, self.val.texts, data.descriptions(), device))
-        if getattr(head, "choices", list)():
+        if head.choices():
             found |= ComposedScores(self.val, self.protocol, head, device).choose_weight()
         return found

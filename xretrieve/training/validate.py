@@ -12,9 +12,9 @@ from torch import Tensor
 from xretrieve.backbones.base import batch_to
 from xretrieve.data.base import RetrievalDataset
 from xretrieve.heads.base import Head
-from xretrieve.heads.scoring import score_matrix, scores_pairs
+from xretrieve.heads.scoring import score_matrix
 from xretrieve.tokens import Prepared, Tokens
-from xretrieve.training.feeds import Feed
+from xretrieve.training.feeds import Feed, LiveFeed
 from xretrieve.utils.precision import DTYPES
 
 
@@ -36,7 +36,7 @@ def score_split(
     if coarse:
         scores = head.coarse_scores(queries, gallery)
     else:
-        scores = score_matrix(head, queries, gallery, dtype=DTYPES[precision] if scores_pairs(head) else None)
+        scores = score_matrix(head, queries, gallery, dtype=DTYPES[precision] if head.pair_stage is not None else None)
     return scores.float().cpu().T.contiguous(), place[dataset.owner[captions]]
 
 
@@ -47,7 +47,7 @@ def encode_feed(
     parts = []
     for start in range(0, len(rows), chunk):
         taken = feed.take(rows[start : start + chunk])
-        tokens = feed.backbone(batch_to(taken, device)) if feed.live else taken.to(device)
+        tokens = feed.backbone(batch_to(taken, device)) if isinstance(feed, LiveFeed) else taken.to(device)
         parts.append(prepare(tokens))
     return Prepared.cat(parts)
 

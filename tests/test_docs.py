@@ -121,3 +121,18 @@ def test_links_lead_to_files(page: Path) -> None:
 if __name__ == "__main__":
     page = ROOT / "docs/recipes.md"
     page.write_text(page.read_text(encoding="utf-8").partition(MARK)[0] + MARK + "\n" + tables(), encoding="utf-8")
+
+
+def test_the_walks_of_the_design_name_what_is_there():
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    walks = text.split("## Three walks")[1].split("\n## ")[0].split("**Follow one ")[1:]
+    assert [walk.split("**")[0] for walk in walks] == ["query", "training step", "evaluation"]
+    for walk in walks:
+        steps = re.findall(r"^\d\. `([\w/.]+)` `([\w.]+)`: ", walk, re.M)
+        assert 5 < len(steps) <= 8 and len(steps) == len(re.findall(r"^\d\.", walk, re.M))
+        for path, name in steps:
+            body, found = ast.parse((ROOT / path).read_text(encoding="utf-8")).body, None
+            for part in name.split("."):
+                found = next((node for node in body if getattr(node, "name", "") == part), None)
+                assert found is not None, f"{path} has no {name}"
+                body = getattr(found, "body", [])

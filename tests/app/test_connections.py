@@ -178,3 +178,32 @@ def test_more_connections_than_files_are_refused_at_the_start(monkeypatch):
     assert raised == [(768, 1000)]
     with pytest.raises(XRetrieveError, match="-o connections=744"):
         _allow_files(5000)
+
+
+def test_far_beyond_the_limit_connections_are_closed_and_the_others_go_on(served, monkeypatch):
+    monkeypatch.setattr("xretrieve.app.connections.ANSWERED", 2)
+    with running(served, connections=1) as port, contextlib.ExitStack() as stack:
+        first = stack.enter_context(connect(port))
+        first.sendall(HEALTH)
+        assert answer(first)[0] == 200
+        for _ in range(6):
+            stack.enter_context(connect(port))
+        closed = stack.enter_context(connect(port))
+        with contextlib.suppress(ConnectionError):
+            assert closed.recv(1) == b""
+        first.sendall(HEALTH)
+        assert answer(first)[0] == 200
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_an_answer_that_is_not_read_is_given_up(served, parser, monkeypatch):
+    large = b"x" * 2**25
+    monkeypatch.setattr("xretrieve.app.metrics.Metrics.text", lambda self: large)
+    with running(served, parser, body_seconds=0.3) as port, connect(port) as sock:
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(1)
+        data = 0
+        with contextlib.suppress(ConnectionError):
+            while piece := sock.recv(2**20):
+                data += len(piece)
+        assert data < len(large), "the connection was closed in the middle"

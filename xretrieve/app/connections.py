@@ -19,6 +19,7 @@ from uvicorn.importer import import_from_string
 from xretrieve.app.settings import Settings
 
 HEADER = 2**16  # bytes of a header
+ANSWERED = 128  # connections beyond the limit that are told so; more are closed without a word
 STALLED, UNUSED, SILENT = 1.0, 1.0, 3.0  # seconds: since a header stopped, since an answer, without a byte
 REASONS = {
     400: "Bad Request",
@@ -41,7 +42,11 @@ def bounded_protocol(settings: Settings, parser: str = "auto") -> type[Any]:
             """A new connection; where there are too many, the one that waits for the least has to go."""
             super().connection_made(transport)
             self._timer: asyncio.TimerHandle | None = None
+            self._stuck: asyncio.TimerHandle | None = None
             self._bytes, self._refused = 0, False
+            if len(self.connections) > self.limits.connections + ANSWERED:
+                transport.abort()
+                return
             if len(self.connections) > self.limits.connections and not self._make_room():
                 self._refused = True  # as soon as its request comes, so that the answer can be read
             self.new[self] = self.loop.time()
@@ -74,11 +79,27 @@ def bounded_protocol(settings: Settings, parser: str = "auto") -> type[Any]:
             if self.cycle.response_complete and not self.cycle.more_body and not self.transport.is_closing():
                 self.idle[self] = self.loop.time()
 
+        def pause_writing(self) -> None:
+            """The client does not read its answer."""
+            super().pause_writing()
+            self._stuck = self._stuck or self.loop.call_later(self.limits.body_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            """It reads on."""
+            self._read_on()
+            super().resume_writing()
+
+        def _read_on(self) -> None:
+            if self._stuck is not None:
+                self._stuck.cancel()
+                self._stuck = None
+
         def connection_lost(self, exc: Exception | None) -> None:
             """The connection is gone."""
             self.new.pop(self, None)
             self.idle.pop(self, None)
             self._stop()
+            self._read_on()
             super().connection_lost(exc)
 
         def send_400_response(self, msg: str) -> None:

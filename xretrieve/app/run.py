@@ -142,7 +142,7 @@ def _work(gallery: Gallery, settings: Settings, sock: socket.socket, parent: int
         os.kill(os.getpid(), signal.SIGTERM)  # the first process was killed: nobody else would stop this one
 
     threading.Thread(target=watch, daemon=True).start()
-    _answer(gallery, settings, sock, backlog=64)
+    _answer(gallery, settings, sock, backlog=128)  # a worker takes what waits; the others should find some too
 
 
 def _allow_files(connections: int) -> None:

@@ -27,7 +27,7 @@ class Settings:
         header_seconds: that the header of a request may take to arrive.
         keep_alive_seconds: that a connection may wait for its next request.
         max_body: bytes of a request.
-        body_seconds: that a request may take to arrive.
+        body_seconds: that a request may take to arrive, and its answer to be read.
         body_rate: bytes a second that it must bring after its first 5 seconds.
         large: bytes of all requests above 64 KiB together; more are answered with 503.
         max_pixels: of a picture that is sent; more is refused before it is decoded.

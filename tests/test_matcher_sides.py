@@ -125,3 +125,10 @@ def test_a_gallery_of_before_there_were_sides_is_searched_as_it_was(place, made)
         old.search("a red dog").to_json()["hits"] == Gallery.open(made / "g.xr").search("a red dog").to_json()["hits"]
     )
     assert not isinstance(old.matcher, LateMatcher)
+
+
+def test_weights_that_a_search_loads_tell_whether_they_change(place):
+    gallery = Gallery.open(place / "g.xr")
+    gallery.search("a red dog")
+    weights = [*gallery.matcher.text.parameters(), *gallery.matcher.head.parameters()]
+    assert weights and not any(weight.is_inference() for weight in weights), "what is made of them could not be kept"

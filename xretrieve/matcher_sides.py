@@ -50,7 +50,7 @@ class LateMatcher(Matcher):
     def __getattr__(self, name: str) -> Any:
         """``image`` and ``text``, loaded now."""
         if name in SIDES and name not in self.__dict__.get("_modules", ()) and "_later" in self.__dict__:
-            with _LOADING:
+            with _LOADING, torch.inference_mode(False):  # weights made in that mode do not tell whether they change
                 if name not in self._modules:
                     setattr(self, name, self._later[name]().train(self.training))
                     for part in [*SIDES, "head"] if len(self._modules) > len(SIDES) else ():

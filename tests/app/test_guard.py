@@ -12,16 +12,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 import pytest
 from PIL import Image as PILImage
 
-from tests.app.conftest import client_of
+from tests.app.conftest import Slow, client_of
 from xretrieve.app.decoder import query_picture
 from xretrieve.app.errors import ApiError
 from xretrieve.app.guard import Guard
 from xretrieve.app.lanes import Lanes
 from xretrieve.app.metrics import Metrics
 from xretrieve.app.settings import Settings
-from xretrieve.app.worker import Worker
 from xretrieve.errors import XRetrieveError
-from xretrieve.gallery.queries import Ask
 
 DOG = {"texts": ["a dog"]}
 
@@ -100,91 +98,6 @@ def test_an_exact_scan_of_more_than_the_limit_is_refused(served):
     with client_of(served, max_rerank=5) as client:
         answer = client.post("/api/search", json=DOG | {"rerank": "all"})
         assert answer.status_code == 422 and "at most 5 candidates" in answer.json()["error"]
-
-
-class Slow:
-    """A gallery whose searches wait until they are let go; counts what it is asked at once. Also what follows it."""
-
-    current = True
-
-    def __init__(self):
-        self.go, self.sizes, self.started = threading.Event(), [], threading.Event()
-
-    def gallery(self):
-        return self
-
-    def search_many(self, asks):
-        self.started.set()
-        assert self.go.wait(10)
-        self.sizes.append(len(asks))
-        if any(ask.query == "bug" for ask in asks):
-            raise RuntimeError("a bug")
-        return [XRetrieveError("bad") if ask.query == "bad" else ask.query.upper() for ask in asks]
-
-
-@pytest.fixture
-def slow():
-    gallery = Slow()
-    yield gallery
-    gallery.go.set()
-
-
-def texts_lane(**settings):
-    return Lanes(Settings(**settings), Metrics()).texts
-
-
-def worker_of(slow, batch):
-    return Worker("test", slow, batch, Metrics())
-
-
-def test_what_waited_is_answered_together(slow):
-    async def play():
-        worker, lane = worker_of(slow, batch=3), texts_lane()
-        worker.start()
-        first = asyncio.create_task(worker.search(Ask("a"), lane))
-        await asyncio.to_thread(slow.started.wait, 5)
-        rest = [asyncio.create_task(worker.search(Ask(text), lane)) for text in ("b", "bad", "c", "d")]
-        await asyncio.sleep(0)
-        slow.go.set()
-        answers = await asyncio.gather(first, *rest, return_exceptions=True)
-        worker.stop()
-        return answers
-
-    assert [said(answer) for answer in asyncio.run(play())] == ["A", "B", "bad", "C", "D"] and slow.sizes == [1, 3, 1]
-
-
-def said(answer):
-    """The ranking of an answer, or the words of an error."""
-    return str(answer) if isinstance(answer, BaseException) else answer[1]
-
-
-def test_a_full_lane_is_503_and_so_is_one_that_is_too_slow():
-    lanes = Lanes(Settings(queue=20, queue_seconds=1.0), Metrics())
-    for _ in range(20):
-        lanes.texts.enter()
-    with pytest.raises(ApiError, match="20 text searches are waiting already") as full:
-        lanes.texts.enter()
-    assert full.value.status == 503 and int(full.value.answer().headers["retry-after"]) == full.value.retry >= 1
-    for _ in range(10):
-        lanes.texts.leave()
-    for _ in range(50):
-        lanes.texts.took(2.0)  # seconds a request
-    with pytest.raises(ApiError, match="10 text searches are waiting already") as slow:
-        lanes.texts.enter()
-    assert 15 < slow.value.retry <= 22  # 11 that take 2 seconds each
-    for _ in range(3):
-        lanes.texts.leave()
-    lanes.texts.enter()  # 8 may always wait
-
-
-def test_a_place_moves_only_where_there_is_one():
-    lanes = Lanes(Settings(uploads=1), Metrics())
-    with lanes.place(lanes.texts) as first, lanes.place(lanes.texts) as second:
-        first.move(lanes.uploads)
-        with pytest.raises(ApiError, match="1 searches with a picture are waiting"):
-            second.move(lanes.uploads)
-        assert (lanes.texts.inside, lanes.uploads.inside, lanes.waiting) == (1, 1, 2)
-    assert lanes.waiting == 0
 
 
 def test_over_http_a_full_queue_is_503_with_retry_after(served, monkeypatch):
@@ -310,59 +223,6 @@ def test_large_bodies_have_room_for_so_many_bytes(served):
     with lanes.room(60), lanes.room(40):
         pass
     assert lanes.untidy
-
-
-def test_a_bug_in_one_search_does_not_take_the_others_with_it(slow):
-    async def play():
-        worker, lane = worker_of(slow, batch=9), texts_lane()
-        worker.start()
-        tasks = [asyncio.create_task(worker.search(Ask(text), lane)) for text in ("a", "bug", "b")]
-        await asyncio.sleep(0)
-        slow.go.set()
-        answers = await asyncio.gather(*tasks, return_exceptions=True)
-        worker.stop()
-        return answers
-
-    assert [said(answer) for answer in asyncio.run(play())] == ["A", "a bug", "B"]
-
-
-@pytest.mark.parametrize("fault", [SystemExit, KeyboardInterrupt, BaseException, MemoryError])
-def test_whatever_a_job_raises_is_answered_and_the_next_one_is_worked_on(slow, fault):
-    def fail(gallery):
-        raise fault("of a library")
-
-    async def play():
-        worker, lane = worker_of(slow, batch=9), texts_lane()
-        worker.start()
-        with pytest.raises(Exception, match="of a library"):
-            await asyncio.wait_for(worker.call(fail, lane), 10)
-        assert await asyncio.wait_for(worker.call(lambda gallery: "next", lane), 10) == "next" and worker.alive
-        worker._thread = threading.Thread(target=int)  # a thread that is dead for any other reason
-        worker._thread.start()
-        worker._thread.join()
-        assert await asyncio.wait_for(worker.call(lambda gallery: "next", lane), 10) == "next" and worker.alive
-        worker.stop()
-
-    asyncio.run(play())
-
-
-def test_stopping_finishes_what_runs_and_tells_what_waits(slow):
-    async def play():
-        worker, lane = worker_of(slow, batch=1), texts_lane()
-        worker.start()
-        tasks = [asyncio.create_task(worker.search(Ask("a"), lane))]
-        await asyncio.to_thread(slow.started.wait, 5)
-        tasks.append(asyncio.create_task(worker.search(Ask("b"), lane)))
-        await asyncio.sleep(0)
-        slow.go.set()
-        await asyncio.to_thread(worker.stop)
-        answers = await asyncio.gather(*tasks, return_exceptions=True)
-        with pytest.raises(ApiError, match="stopping"):
-            await worker.search(Ask("c"), lane)
-        return answers
-
-    answers = asyncio.run(play())
-    assert said(answers[0]) == "A" and ("stopping" in str(answers[1]) or said(answers[1]) == "B")
 
 
 def test_an_unforeseen_fault_is_a_sentence_without_details(served, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_the_packages_are_those_of_the_installation() -> None:
         re.fullmatch(r"([\w-]+)(?:>=([\d.]+))?.*", line).groups("")
         for line in config["options"]["install_requires"].split()
     )
-    assert listed == NEEDED
+    assert NEEDED == {name: lowest for name, lowest in listed.items() if name != "uvloop" or sys.platform != "win32"}
 
 
 def test_a_sound_machine_gives_status_0(quick, capsys) -> None:

@@ -86,7 +86,9 @@ def create_app(gallery: Gallery, settings: Settings | None = None) -> FastAPI:
     install(app, str(gallery.path))
     if settings.token:
         _describe_token(app)
-    app.add_middleware(Guard, settings=settings, metrics=state.metrics, lanes=state.lanes)
+    inner = app.build_middleware_stack
+    # outermost, so that what is refused costs next to nothing
+    app.build_middleware_stack = lambda: Guard(inner(), settings, state.metrics, state.lanes)  # type: ignore[method-assign]
     return app
 
 

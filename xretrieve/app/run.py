@@ -78,7 +78,7 @@ def _answer(gallery: Gallery, settings: Settings, sock: socket.socket, backlog: 
 
     config = uvicorn.Config(
         create_app(gallery, settings), http=bounded_protocol(settings), ws="none", log_level="error", access_log=False,
-        server_header=False, timeout_graceful_shutdown=PATIENCE, backlog=backlog,
+        server_header=False, proxy_headers=False, timeout_graceful_shutdown=PATIENCE, backlog=backlog,
         timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # any number of seconds
     )  # fmt: skip
     uvicorn.Server(config).run(sockets=[sock])

@@ -11,6 +11,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from xretrieve.app.errors import ApiError
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery.queries import Ask
@@ -49,6 +51,7 @@ class Worker:
         self._name, self._follower, self._batch, self._metrics = name, follower, batch, metrics
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
+        self._threads = torch.get_num_threads()
         self._stopped = True
         self._thread: threading.Thread | None = None
 
@@ -101,9 +104,16 @@ class Worker:
             start = time.perf_counter()
             running = [job for job in jobs if job.future.set_running_or_notify_cancel()]
             if running:
+                self._take_processors(len(running) > 1 or bool(self._jobs))
                 self._answer(running)
                 for job in running:
                     job.lane.took((time.perf_counter() - start) / len(running))
+
+    def _take_processors(self, busy: bool) -> None:
+        """All of them for a request that is alone; one less where others wait, for whoever receives and refuses."""
+        threads = max(1, self._threads - 1) if busy else self._threads
+        if threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
 
     def _take(self) -> list[Job]:
         """The next job, with the searches right behind it where it is one itself; none when the worker is stopped."""

@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+
 from xretrieve.errors import XRetrieveError
 from xretrieve.gallery.store import Store
 from xretrieve.utils.paths import is_there
 
 if TYPE_CHECKING:
-    import torch
-
     from xretrieve.backbones.base import Backbone
     from xretrieve.matcher import Matcher
 
@@ -105,7 +105,8 @@ class Matchers:
 
     def _get(self, key: str) -> Matcher:
         if key not in self._loaded:
-            matcher = self._load(key)
+            with torch.inference_mode(False):  # as in LateMatcher
+                matcher = self._load(key)
             self._check(key, matcher)
             self._loaded[key] = matcher
         return self._loaded[key]

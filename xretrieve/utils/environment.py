@@ -23,8 +23,10 @@ NEEDED = {
     "torch": "2.4", "torchvision": "", "numpy": "", "timm": "1.0", "open_clip_torch": "3.0", "transformers": "4.44",
     "tokenizers": "", "safetensors": "", "lightning-fabric": "2.4", "einops": "", "pillow": "10", "pyyaml": "",
     "typer": "0.12", "rich": "", "matplotlib": "", "jinja2": "", "filelock": "3.21",
-    "fastapi": "0.115", "uvicorn": "", "python-multipart": "", "prometheus-client": "",
+    "fastapi": "0.115", "uvicorn": "", "httptools": "", "python-multipart": "", "prometheus-client": "",
 }  # fmt: skip
+if sys.platform != "win32":
+    NEEDED["uvloop"] = ""
 
 FAST = ("avx2", "avx_vnni", "avx_ne_convert", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16", "asimd",
         "bf16", "sve")  # fmt: skip

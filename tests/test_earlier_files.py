@@ -63,5 +63,11 @@ def test_a_bench_cell_is_finished_and_its_table_the_same(tmp_path: Path) -> None
     assert cells.write()["rows"] == before
 
 
+def test_they_name_no_place_of_the_machine_that_made_them() -> None:
+    texts = {path: path.read_text(encoding="utf-8") for path in FIXTURES.rglob("*") if path.suffix in frozen.TEXTS}
+    assert len(texts) > 20
+    assert not [str(path) for path, text in texts.items() if '"/' in text or ": /" in text or "/tmp/" in text]
+
+
 def test_they_are_small() -> None:
     assert sum(path.stat().st_size for path in FIXTURES.rglob("*") if path.is_file()) < 1_000_000

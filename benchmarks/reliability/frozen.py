@@ -63,6 +63,7 @@ RUNS: dict[str, dict[str, Any]] = {  # name -> task, head, its options, stages
     "sum": {"task": "composed", "head": ("sum", {"dim": 16}), "stages": [DOMAIN, {**EDITS, "composition": {}}]},
 }  # fmt: skip
 PROTOCOLS = {"image_text": "full", "multi_query": "scenes-10", "composed": "scenes/split/removed/each"}
+TEXTS = (".json", ".jsonl", ".yaml", ".md")
 KEPT = ("tshsr", "drilldown", "progressive")  # whose runs tests/fixtures has, each with a gallery
 CELL = ["image_text/scenes-dual", f"dataset.options={SCENES}", f"image.options={IMAGE}", f"text.options={WORDS}",
         "head.options={dim: 16}", "stages.0.epochs=1", "stages.0.batch_size=10"]  # fmt: skip
@@ -220,6 +221,24 @@ def keep(made: Path, folder: Path) -> None:
         shutil.copytree(made / "galleries" / name, folder / "galleries" / name)
         shutil.copyfile(made / "out" / name / "rankings.json", folder / "galleries" / f"{name}.json")
     shutil.copytree(made / "bench", folder / "bench", ignore=rest)
+    without_places(folder, made)
+
+
+def without_places(folder: Path, made: Path) -> None:
+    """Paths below ``made`` become relative in all that lies in a folder, and checksums are made anew."""
+    from xretrieve.utils.checksums import KEY, seal
+    from xretrieve.utils.files import write_json
+
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in TEXTS:
+            text = path.read_text(encoding="utf-8")
+            path.write_text(text.replace(f"{made}/", ""), encoding="utf-8")
+    for path in [*folder.rglob("report.json"), *folder.rglob("gallery.json")]:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        for part in about.get("parts", []) if path.name == "gallery.json" else []:
+            part["sum"] = seal(path.parent / "parts" / part["name"])
+        if KEY in about:
+            write_json(path, about, sealed=True)
 
 
 # both sides ----------------------------------------------------------------------------------------------------------

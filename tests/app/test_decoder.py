@@ -53,26 +53,18 @@ def test_another_process_decodes_and_is_used_again(monkeypatch):
     assert first == second != os.getpid()
 
 
-def test_a_picture_that_takes_too_long_is_given_up_and_the_next_one_is_decoded(monkeypatch):
+@pytest.mark.parametrize(
+    ("fault", "seconds", "message"), [(hang, 3.0, "took more than 3 s"), (die, 20.0, "is the file damaged")]
+)
+def test_a_decoder_that_hangs_or_dies_is_given_up_and_the_next_picture_is_decoded(monkeypatch, fault, seconds, message):
     async def work(decoders):
-        monkeypatch.setattr(pictures, "query_picture", hang)
-        with pytest.raises(ApiError, match="took more than 1 s") as late:
+        monkeypatch.setattr(pictures, "query_picture", fault)
+        with pytest.raises(ApiError, match=message) as error:
             await decoders.query(b"")
         monkeypatch.undo()
-        return late.value.status, (await decoders.query(png(30, 20)))[0].size
+        return error.value.status, (await decoders.query(png(30, 20)))[0].size
 
-    assert play(work, picture_seconds=1.0) == (400, (30, 20))
-
-
-def test_a_decoder_that_dies_takes_nothing_with_it(monkeypatch):
-    async def work(decoders):
-        monkeypatch.setattr(pictures, "query_picture", die)
-        with pytest.raises(ApiError, match="is the file damaged") as dead:
-            await decoders.query(b"")
-        monkeypatch.undo()
-        return dead.value.status, (await decoders.query(png(30, 20)))[0].size
-
-    assert play(work) == (400, (30, 20))
+    assert play(work, picture_seconds=seconds) == (400, (30, 20))
 
 
 def idle(*_):

@@ -111,7 +111,7 @@ def test_a_session_survives_the_process_and_sees_what_another_one_noted(tmp_path
     session.add("snow")
     other.note(name, session)
     assert one.get(name, words).texts == ("a red dog", "snow"), "it was at work here with less"
-    other.close(name, words)
+    other.close(name)
     with pytest.raises(ApiError, match="no such session"):
         one.get(name, words)
 

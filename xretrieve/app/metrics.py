@@ -13,7 +13,8 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+from xretrieve.app.settings import COUNTERS
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -44,7 +45,7 @@ class Metrics:
         """All of them in Prometheus' text format."""
         for gauge, read in self._watched:
             gauge.set(read())
-        if not os.environ.get(FOLDER):
+        if not os.environ.get(COUNTERS):
             return generate_latest(self.registry)
         every = CollectorRegistry()
         MultiProcessCollector(every)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import uvicorn
 
-from xretrieve.app.settings import SHARED, Settings
+from xretrieve.app.settings import COUNTERS, SHARED, Settings
 from xretrieve.errors import XRetrieveError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _supervise(gallery: Gallery, settings: Settings, sock: socket.socket, worker
     with tempfile.TemporaryDirectory(prefix="xretrieve-") as shared:
         counters = Path(shared) / "metrics"
         counters.mkdir()
-        os.environ[SHARED], os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared, str(counters)
+        os.environ[SHARED], os.environ[COUNTERS] = shared, str(counters)
         try:
             while not stop.is_set():
                 for process, since in list(running.items()):
@@ -129,7 +129,7 @@ def _supervise(gallery: Gallery, settings: Settings, sock: socket.socket, worker
                 if process.is_alive():
                     process.kill()
                     process.join()
-            del os.environ[SHARED], os.environ["PROMETHEUS_MULTIPROC_DIR"]
+            del os.environ[SHARED], os.environ[COUNTERS]
             gc.unfreeze()
 
 

@@ -77,6 +77,6 @@ def session_routes(state: State) -> APIRouter:
     @router.delete("/{session}", status_code=204)
     async def close(session: Name) -> None:
         """Close it."""
-        await state.texts.call(lambda gallery: sessions.close(session, gallery), lane)
+        await state.texts.call(lambda _: sessions.close(session), lane)
 
     return router

@@ -82,7 +82,7 @@ class Sessions:
         """Keep what was said."""
         self._database.execute("UPDATE sessions SET texts = ? WHERE name = ?", (json.dumps(session.texts), name))
 
-    def close(self, name: str, gallery: Gallery) -> None:
+    def close(self, name: str) -> None:
         """Drop one."""
         self._kept.pop(name, None)
         if not self._database.execute("DELETE FROM sessions WHERE name = ?", (name,)).rowcount:

@@ -9,6 +9,7 @@ from xretrieve.errors import XRetrieveError
 from xretrieve.session import LIMIT
 
 SHARED = "XRETRIEVE_SERVE_SHARED"  # names a folder that the processes of one server share
+COUNTERS = "PROMETHEUS_MULTIPROC_DIR"  # names the folder of their counters; read when prometheus_client is imported
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 

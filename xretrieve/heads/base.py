@@ -131,10 +131,10 @@ class Head(nn.Module, ABC):
     # what it can do beyond that (:mod:`xretrieve.heads.abilities`): the head itself, or None ------------------------
 
     def __init_subclass__(cls, **more: Any) -> None:
-        """A class that defines the method of an ability has it, and need not say so."""
+        """A class that defines the method of an ability has it."""
         super().__init_subclass__(**more)
         for ability, method in ABILITIES.items():
-            if method in vars(cls) and ability not in vars(cls):
+            if method in vars(cls):
                 setattr(cls, ability, property(lambda self: self))
 
     @property

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from xretrieve.errors import XRetrieveError
 from xretrieve.heads import reasoning
-from xretrieve.heads.abilities import Bounds
 from xretrieve.heads.attention import LOW, affinities, gram_matrix
 from xretrieve.heads.base import l2, set_learning
 from xretrieve.heads.local import Trace, check_stream
@@ -250,11 +249,6 @@ class HMRN(MultiQueryHead):
         made = self.run(sets, gallery, memory, turns=queries.local.shape[1], levels=levels)
         made = {key: value.permute(2, 1, 0).contiguous() for key, value in made.items()}  # (T,N,M)
         return made if levels else made["score"]
-
-    @property
-    def bounds(self) -> Bounds:
-        """This head."""
-        return self
 
     def cheap(self, queries: Prepared, gallery: Prepared, memory: int | None = None) -> tuple[Tensor, Tensor]:
         """Bounds of the last round's scores without the reasoning: ``c`` (M,N) and ``l`` (M,), ``c <= score <= c + l``.

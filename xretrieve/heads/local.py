@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from xretrieve.errors import XRetrieveError, unknown
-from xretrieve.heads.abilities import Attention, GroupLosses, PairLosses, PairStage
 from xretrieve.heads.attention import gram_matrix
 from xretrieve.heads.base import Head
 from xretrieve.heads.scoring import MEMORY, TRAINING_MEMORY, Items, score_blocks, score_groups
@@ -106,26 +105,6 @@ class LocalHead(Head):
         memory = memory or self.memory or (TRAINING_MEMORY if torch.is_grad_enabled() else MEMORY)
         whole_rows = self.training and self.whole_rows
         return score_blocks(function, queries, gallery, self.pair_bytes, memory, whole_rows)
-
-    @property
-    def pair_stage(self) -> PairStage:
-        """This head."""
-        return self
-
-    @property
-    def pair_losses(self) -> PairLosses:
-        """This head."""
-        return self
-
-    @property
-    def group_losses(self) -> GroupLosses:
-        """This head."""
-        return self
-
-    @property
-    def looks(self) -> Attention:
-        """This head."""
-        return self
 
     @property
     def whole_rows(self) -> bool:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from xretrieve.errors import XRetrieveError
-from xretrieve.heads.abilities import Attention, PairStage, SetStage
 from xretrieve.heads.base import Head, pad_sets
 from xretrieve.heads.scoring import MEMORY, TRAINING_MEMORY
 from xretrieve.heads.similarity import Projection
@@ -53,21 +52,6 @@ class MultiQueryHead(Head):
                        config[f"{side}_dropout"])
             for side in ("image", "text")
         )  # fmt: skip
-
-    @property
-    def pair_stage(self) -> PairStage:
-        """This head."""
-        return self
-
-    @property
-    def set_stage(self) -> SetStage:
-        """This head."""
-        return self
-
-    @property
-    def looks(self) -> Attention:
-        """This head."""
-        return self
 
     @classmethod
     def reads(cls, side: str, options: dict[str, Any]) -> str:

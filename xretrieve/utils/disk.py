@@ -87,7 +87,7 @@ def sync_tree(folder: Path) -> None:
     """:func:`sync` of everything in a folder; many at once, as a disk takes them together in a quarter of the time."""
     from concurrent.futures import ThreadPoolExecutor
 
-    for place, _, files in os.walk(folder):
-        with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(16) as pool:
+        for place, _, files in os.walk(folder):
             list(pool.map(sync, (Path(place, name) for name in files)))
-        sync(Path(place))
+            sync(Path(place))
